@@ -1,0 +1,32 @@
+package ps
+
+// Pull asks one node for rows of some of its shards.
+type Pull struct {
+	Model  string
+	Layout uint64 // Layout.Hash
+	// Shards are the shards that keys are grouped by, ascending.
+	Shards []ShardID
+	Tables []TableKeys
+}
+
+// TableKeys are the keys wanted of one table.
+//
+// Invariant: Counts has one entry per shard of the pull and adds up to len(Keys).
+type TableKeys struct {
+	Table TableID
+	// Counts says how many of the keys belong to each of the pull's shards.
+	Counts []uint32
+	// Keys are grouped by shard, in the order of the pull's shards.
+	Keys []Key
+}
+
+// Read asks a cluster for one table's rows of a group of keys.
+type Read struct {
+	Table TableID
+	// RowBytes is Table.RowBytes of the table.
+	RowBytes int
+	Group    *Group
+	// Values receives (len(Group.Keys), width) elements of the table's kind. Its
+	// memory is used if it is large enough.
+	Values []byte
+}
