@@ -1,0 +1,347 @@
+// Package table stores the rows of one table in one shard: for each key that was
+// ever pushed to, its weights and the optimizer's state beside them, and the
+// number of the mutation that last changed it. It does no I/O, reads no clock,
+// starts no goroutine and takes no lock: a Table has one owner at a time.
+//
+// The one idea to keep in mind: cache misses are the cost, so they must overlap.
+// Keys are handled in chunks, and each chunk in phases: compute all hashes and
+// read all index cells, then touch all rows, and only then work on them. See
+// DESIGN.md for the layout of index and slabs.
+package table
+
+import (
+	"fmt"
+
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/optim"
+)
+
+const (
+	// chunk is how many keys go through the phases together. 64 misses are more
+	// than a core has under way at once, and the scratch for them fits its L1
+	// cache.
+	chunk = 64
+	// headerWords of a row: its key, and the seq of its last change.
+	headerWords = 2
+	// rowsLimit keeps a row's number within an index cell.
+	rowsLimit = 1 << 30
+)
+
+// Config describes a table.
+type Config struct {
+	// Table is its description in the layout.
+	Table ps.Table
+	// Seed is the layout's seed of initial values.
+	Seed uint64
+	// RowsMax is the most rows it may store; 0 means no limit but the machine's.
+	RowsMax int
+}
+
+// Table is the rows of one table in one shard. It has one owner at a time.
+//
+// Invariants, checked by Valid:
+//
+//  1. Every stored row is found by its key, and no two rows share one.
+//  2. The index is at most three quarters full, so that every probe ends.
+//  3. Weights and state of float tables are finite.
+type Table struct {
+	desc        ps.Table
+	rowBytes    int // of the weights
+	weightWords int // of a row up to the end of its weights
+	rowsMax     int
+	elements    elements
+	index       index
+	rows        slabs
+	snapshot    *Snapshot // under way, or nil
+
+	// Scratch of one call.
+	found   location
+	absent  []ps.Key
+	touched uint64 // written only, so that the compiler keeps the reads
+}
+
+// New returns an empty table. It wraps ps.ErrInvalid and names table and key if
+// the description or one of its settings is out of range.
+func New(c Config) (*Table, error) {
+	if err := (ps.Layout{Tables: []ps.Table{c.Table}}).Validate(); err != nil {
+		return nil, err
+	}
+	if c.RowsMax < 0 {
+		return nil, fmt.Errorf("table %q: at most %d rows: %w", c.Table.Name, c.RowsMax, ps.ErrInvalid)
+	}
+	rule, err := optim.New(c.Table.Optimizer, c.Table.Kind)
+	if err != nil {
+		return nil, fmt.Errorf("table %q: %w", c.Table.Name, err)
+	}
+	initial, err := NewInitial(c.Table, c.Seed)
+	if err != nil {
+		return nil, fmt.Errorf("table %q: %w", c.Table.Name, err)
+	}
+	width := c.Table.Width
+	size := (width + rule.StateWidth(width)) * c.Table.Kind.Size()
+	t := &Table{
+		desc:        c.Table,
+		rowBytes:    c.Table.RowBytes(),
+		rowsMax:     rowsLimit,
+		elements:    newElements(rule, initial, width),
+		index:       newIndex(),
+		weightWords: headerWords + (c.Table.RowBytes()+7)/8,
+		rows:        newSlabs(headerWords + (size+7)/8),
+	}
+	if c.RowsMax > 0 {
+		t.rowsMax = min(c.RowsMax, rowsLimit)
+	}
+	return t, nil
+}
+
+// Len returns the number of stored rows.
+func (t *Table) Len() int { return t.rows.len }
+
+// Bytes returns the memory of rows and index, used or reserved, and of the
+// before-images of a snapshot under way.
+func (t *Table) Bytes() int {
+	n := t.rows.bytes() + len(t.index.cells)*4
+	if t.snapshot != nil {
+		n += t.snapshot.bytes()
+	}
+	return n
+}
+
+// Gather reads the weights of keys into dst, which is (len(keys), width) elements
+// of the table's kind, little endian. A key without a row gets its initial
+// value, and no row. Keys may repeat. The caller keeps both slices.
+//
+// It allocates nothing. It wraps ps.ErrInvalid, and leaves dst alone, if the
+// length of dst does not fit.
+func (t *Table) Gather(keys []ps.Key, dst []byte) error {
+	if len(dst) != len(keys)*t.rowBytes {
+		return t.badLength(len(keys), len(dst))
+	}
+	for len(keys) > 0 {
+		n := min(len(keys), chunk)
+		t.gather(keys[:n], dst[:n*t.rowBytes])
+		keys, dst = keys[n:], dst[n*t.rowBytes:]
+	}
+	return nil
+}
+
+func (t *Table) gather(keys []ps.Key, dst []byte) {
+	t.locate(keys, t.weightWords)
+	for i, key := range keys {
+		weights := dst[i*t.rowBytes : (i+1)*t.rowBytes]
+		if at := t.found.rows[i]; at != 0 {
+			copy(weights, ps.Bytes(t.rows.row(at - 1)[headerWords:]))
+		} else {
+			t.elements.initial(weights, key)
+		}
+	}
+}
+
+// Validate reports the first thing wrong with rows that are to be applied: a
+// number of values that does not fit the keys, or a value that is not finite or
+// is beyond the optimizer's range. It wraps ps.ErrInvalid and says which key.
+// The Table field of rows is the caller's business.
+func (t *Table) Validate(rows ps.Rows) error {
+	if len(rows.Values) != len(rows.Keys)*t.rowBytes {
+		return t.badLength(len(rows.Keys), len(rows.Values))
+	}
+	if i, value := t.elements.firstInvalid(rows.Values); i >= 0 {
+		row := i / t.desc.Width
+		return fmt.Errorf("table %q: key %d (%#016x): element %d is %s: the model has diverged, or the update is damaged: %w",
+			t.desc.Name, row, uint64(rows.Keys[row]), i%t.desc.Width, value, ps.ErrInvalid)
+	}
+	return nil
+}
+
+func (t *Table) badLength(keys, bytes int) error {
+	return fmt.Errorf("table %q: %d bytes of values for %d keys: want %d each (%d %v): %w",
+		t.desc.Name, bytes, keys, t.rowBytes, t.desc.Width, t.desc.Kind, ps.ErrInvalid)
+}
+
+// Reserve makes room for the rows that keys lack, so that an Apply of the same
+// keys cannot fail if nothing but Gather and Range comes between. It stores no
+// row. It wraps ps.ErrOutOfMemory, and changes nothing, if the table would grow
+// beyond its limit.
+func (t *Table) Reserve(keys []ps.Key) error {
+	if t.room(len(keys)) {
+		return nil // even if all are new
+	}
+	rows := t.rows.len + t.missing(keys)
+	if rows > t.rowsMax {
+		return fmt.Errorf("table %q: %d rows and %d new ones are more than %d: raise the limit or add nodes: %w",
+			t.desc.Name, t.rows.len, rows-t.rows.len, t.rowsMax, ps.ErrOutOfMemory)
+	}
+	t.rows.grow(rows)
+	t.index.grow(rows, &t.rows)
+	return nil
+}
+
+// room reports whether n more rows need no more memory.
+func (t *Table) room(n int) bool {
+	rows := t.rows.len + n
+	return rows <= t.rowsMax && rows <= t.rows.capacity() && rows <= t.index.capacity()
+}
+
+// missing counts the distinct keys without a row.
+func (t *Table) missing(keys []ps.Key) int {
+	t.absent = t.absent[:0]
+	for len(keys) > 0 {
+		n := min(len(keys), chunk)
+		t.locate(keys[:n], 1)
+		for i, key := range keys[:n] {
+			if t.found.rows[i] == 0 {
+				t.absent = append(t.absent, key)
+			}
+		}
+		keys = keys[n:]
+	}
+	return distinct(t.absent)
+}
+
+// Apply updates the rows of keys by values, which Validate has accepted: (len(keys),
+// width) elements of the table's kind, gradients or increments as its optimizer
+// wants them. A key without a row gets one with its initial value first. A key
+// that is there twice is updated twice, in order. The rows' seq becomes seq, which
+// must be above a snapshot's that is under way. The caller keeps both slices.
+//
+// It reserves what it needs, so it is all or nothing by itself: it wraps
+// ps.ErrInvalid if the lengths or seq do not fit and ps.ErrOutOfMemory as Reserve
+// does. For existing rows it allocates nothing, unless values is not aligned for
+// its elements (see ps.View) or a snapshot has not read them yet.
+func (t *Table) Apply(keys []ps.Key, values []byte, seq uint64) error {
+	if len(values) != len(keys)*t.rowBytes {
+		return t.badLength(len(keys), len(values))
+	}
+	if t.snapshot != nil && seq <= t.snapshot.seq {
+		return fmt.Errorf("table %q: update of seq %d during a snapshot of seq %d: %w",
+			t.desc.Name, seq, t.snapshot.seq, ps.ErrInvalid)
+	}
+	if err := t.Reserve(keys); err != nil {
+		return err
+	}
+	for len(keys) > 0 {
+		n := min(len(keys), chunk)
+		t.apply(keys[:n], values[:n*t.rowBytes], seq)
+		keys, values = keys[n:], values[n*t.rowBytes:]
+	}
+	return nil
+}
+
+func (t *Table) apply(keys []ps.Key, values []byte, seq uint64) {
+	t.locate(keys, t.rows.stride)
+	for i, key := range keys {
+		if t.found.rows[i] == 0 {
+			t.found.rows[i] = t.insert(key, t.found.hashes[i]) + 1
+		}
+	}
+	if t.snapshot != nil {
+		t.snapshot.save(t.found.rows[:len(keys)], seq)
+	}
+	t.elements.apply(&t.rows, t.found.rows[:len(keys)], values, seq)
+}
+
+// insert returns the row of key, with its initial value if it was not there.
+func (t *Table) insert(key ps.Key, hash uint64) uint32 {
+	n, born := t.place(key, hash)
+	if born {
+		t.elements.birth(t.rows.row(n)[headerWords:], key)
+	}
+	return n
+}
+
+// place returns the row of key, which it makes, of zeros, if it is not there:
+// another of the chunk may have been the same key. There is room for it.
+func (t *Table) place(key ps.Key, hash uint64) (n uint32, born bool) {
+	at, ok := t.index.find(key, hash, &t.rows)
+	if ok {
+		return t.index.cells[at]&t.index.mask - 1, false
+	}
+	n = uint32(t.rows.len)
+	t.rows.len++
+	t.rows.row(n)[0] = uint64(key)
+	t.index.put(at, hash, n)
+	return n, true
+}
+
+// Range calls yield with every row, in the order in which they were stored (which
+// loading does not keep), until it returns false: its key, the seq of its last
+// change, and the bytes of its weights and then its state, which are valid during
+// the call and must not be changed.
+func (t *Table) Range(yield func(key ps.Key, seq uint64, row []byte) bool) {
+	size := t.elements.size()
+	for n := range t.rows.len {
+		row := t.rows.row(uint32(n))
+		if !yield(ps.Key(row[0]), row[1], ps.Bytes(row[headerWords:])[:size]) {
+			return
+		}
+	}
+}
+
+// Valid reports a broken invariant of the table. It reads every row.
+func (t *Table) Valid() error {
+	if t.rows.len > t.index.capacity() || t.rows.len > t.rows.capacity() || t.rows.len > t.rowsMax {
+		return fmt.Errorf("table %q: %d rows, room for %d in the index and %d in slabs, at most %d: %w",
+			t.desc.Name, t.rows.len, t.index.capacity(), t.rows.capacity(), t.rowsMax, ps.ErrCorrupt)
+	}
+	used := 0
+	for _, cell := range t.index.cells {
+		if cell != 0 {
+			used++
+		}
+	}
+	if used != t.rows.len {
+		return fmt.Errorf("table %q: %d index cells for %d rows: %w", t.desc.Name, used, t.rows.len, ps.ErrCorrupt)
+	}
+	for n := range t.rows.len {
+		row := t.rows.row(uint32(n))
+		at, ok := t.index.find(ps.Key(row[0]), ps.Mix(row[0]), &t.rows)
+		if !ok || t.index.cells[at]&t.index.mask != uint32(n)+1 {
+			return fmt.Errorf("table %q: key %#016x of row %d is not found there: %w", t.desc.Name, row[0], n, ps.ErrCorrupt)
+		}
+		if !t.elements.finite(row[headerWords:]) {
+			return fmt.Errorf("table %q: key %#016x: row is not finite: %w", t.desc.Name, row[0], ps.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// location is where the keys of a chunk are.
+type location struct {
+	hashes [chunk]uint64
+	rows   [chunk]uint32 // number of the row plus one, or 0 without a row
+}
+
+// locate finds the rows of at most chunk keys and leaves them in t.found. It goes
+// through phases whose cache misses overlap, because no load of a phase waits for
+// another; so that those of the work to come do too, it touches the given number
+// of words of every row (1 M rows of 144 bytes: gather 8.6 → 12.9 M rows/s,
+// AdaGrad 4.3 → 5.7).
+func (t *Table) locate(keys []ps.Key, words int) {
+	found, cells, mask := &t.found, t.index.cells, t.index.mask
+	for i, key := range keys {
+		h := ps.Mix(uint64(key))
+		found.hashes[i] = h
+		found.rows[i] = cells[uint32(h)&mask]
+	}
+	var stored [chunk]uint64 // the key of the row that the index points to
+	var touched uint64
+	for i := range keys {
+		cell := t.index.probe(found.hashes[i], found.rows[i])
+		found.rows[i] = cell & mask
+		if cell != 0 {
+			first, sum := t.rows.touch(cell&mask-1, words)
+			stored[i] = first
+			touched += sum
+		}
+	}
+	t.touched = touched
+	for i, key := range keys {
+		if found.rows[i] != 0 && stored[i] != uint64(key) {
+			// The tag is another key's by chance: go on, comparing keys.
+			found.rows[i] = 0
+			if at, ok := t.index.find(key, found.hashes[i], &t.rows); ok {
+				found.rows[i] = cells[at] & mask
+			}
+		}
+	}
+}
