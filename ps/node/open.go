@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/checkpoint"
+	"github.com/freshet-ml/freshet/ps/shard"
+)
+
+// opening is a shard of a model that a stripe owns and does not hold yet.
+type opening struct {
+	model  ps.Model
+	config shard.Config
+}
+
+// opened is a shard that a stripe holds.
+type opened struct {
+	*shard.Shard
+	// files are the snapshots that the shard's rows descend from, oldest first: what
+	// it was loaded from and what was written of it since. An increment of any of
+	// them is a true one; of any other file it would mix two histories.
+	files []checkpoint.File
+}
+
+// filesMax bounds opened.files. Only the newest committed file is asked for, and at
+// most one was written after it.
+const filesMax = 4
+
+// wrote adds a file that was written of the shard.
+func (o *opened) wrote(f checkpoint.File) {
+	o.files = append(o.files, f)
+	if len(o.files) > filesMax {
+		o.files = append(o.files[:0], o.files[len(o.files)-filesMax:]...)
+	}
+}
+
+// file returns the file of the given hash that the shard descends from.
+func (o *opened) file(hash checkpoint.Hash) (checkpoint.File, bool) {
+	for _, f := range o.files {
+		if f.Hash == hash && hash != (checkpoint.Hash{}) {
+			return f, true
+		}
+	}
+	return checkpoint.File{}, false
+}
+
+// Pauses between attempts to open shards whose epoch cannot be read just now.
+const (
+	openPauseMin = 100 * time.Millisecond
+	openPauseMax = 5 * time.Second
+)
+
+// open makes the shards ready to be served, each from its model's newest committed
+// epoch, and hands them to their stripes. It tries until ctx ends; a shard that is
+// owned by somebody else by then is dropped by its stripe.
+func (n *Node) open(ctx context.Context, list []opening) {
+	byModel := make(map[string][]opening)
+	for _, o := range list {
+		byModel[o.model.Name] = append(byModel[o.model.Name], o)
+	}
+	var models errgroup.Group
+	for name, shards := range byModel {
+		models.Go(func() error {
+			for pause := openPauseMin; ; pause = min(2*pause, openPauseMax) {
+				left, err := n.openModel(ctx, name, shards)
+				if ctx.Err() != nil || len(left) == 0 {
+					return nil
+				}
+				n.config.Logger.Warn("shards are not open yet; trying again", "model", name, "shards", len(left), "error", err, "in", pause)
+				shards = left
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		})
+	}
+	_ = models.Wait() // they return no errors
+}
+
+// openModel opens shards of one model. It returns those that could not be opened just
+// now, and why.
+func (n *Node) openModel(ctx context.Context, name string, list []opening) (left []opening, err error) {
+	epoch, err := n.config.Ownership.Epoch(ctx, name)
+	if err != nil {
+		return list, err
+	}
+	source := &epochSource{epoch: epoch}
+	if epoch.Number > 0 {
+		if source.bucket, err = checkpoint.OpenBucket(ctx, epoch.Bucket); err != nil {
+			return list, err
+		}
+		defer source.bucket.Close()
+	}
+	var mu sync.Mutex // guards left and err
+	var loads errgroup.Group
+	loads.SetLimit(len(n.stripes))
+	for _, o := range list {
+		loads.Go(func() error {
+			loaded, loadErr := n.load(ctx, o, source)
+			if loadErr == nil {
+				loadErr = n.install(ctx, o, loaded)
+			}
+			if loadErr != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				left, err = append(left, o), loadErr
+			}
+			return nil
+		})
+	}
+	_ = loads.Wait() // failures are in left
+	return left, err
+}
+
+// install hands a shard to its stripe.
+func (n *Node) install(ctx context.Context, o opening, loaded *opened) error {
+	s := n.stripes[n.stripeOf(o.config.ID)]
+	return s.do(ctx, func(s *stripe) { s.install(o, loaded) })
+}
+
+// epochSource is a model's committed epochs and where they are.
+type epochSource struct {
+	epoch  checkpoint.Epoch
+	bucket *checkpoint.Bucket // nil without an epoch
+
+	mu        sync.Mutex
+	manifests map[string]checkpoint.Manifest // guarded by mu; by name
+}
+
+// manifest returns the manifest of a retained epoch, read once.
+func (s *epochSource) manifest(ctx context.Context, r checkpoint.Retained) (checkpoint.Manifest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m, ok := s.manifests[r.Manifest.Name]; ok {
+		return m, nil
+	}
+	m, err := checkpoint.ReadManifest(ctx, s.bucket, r.Manifest)
+	if err == nil {
+		if s.manifests == nil {
+			s.manifests = make(map[string]checkpoint.Manifest)
+		}
+		s.manifests[r.Manifest.Name] = m
+	}
+	return m, err
+}
+
+// load returns a shard as the newest epoch of the lineage has it that can be read
+// whole. A damaged file makes this shard alone fall back to an older epoch, and at
+// last to nothing: it is then taught more of the stream again. What cannot be read
+// just now is an error.
+func (n *Node) load(ctx context.Context, o opening, source *epochSource) (*opened, error) {
+	for _, retained := range source.epoch.Retained {
+		if retained.Lineage != source.epoch.Lineage {
+			continue
+		}
+		m, err := source.manifest(ctx, retained)
+		if err == nil {
+			var loaded *opened
+			if loaded, err = loadFrom(ctx, o, m, source.bucket); err == nil {
+				return loaded, nil
+			}
+		}
+		if !errors.Is(err, ps.ErrCorrupt) {
+			return nil, err
+		}
+		n.config.Logger.Error("a shard cannot be restored from an epoch; it falls back to an older one and is taught more of the stream again",
+			"model", o.model.Name, "shard", o.config.ID, "epoch", retained.Number, "error", err)
+	}
+	fresh, err := shard.New(o.config)
+	if err != nil {
+		return nil, err
+	}
+	return &opened{Shard: fresh}, nil
+}
+
+// loadFrom returns a shard as an epoch has it.
+func loadFrom(ctx context.Context, o opening, m checkpoint.Manifest, bucket *checkpoint.Bucket) (*opened, error) {
+	if m.Model != o.model.Name || m.Layout != o.model.Layout.Hash() || m.Stream != o.model.Stream || len(m.Shards) != o.config.Shards {
+		return nil, fmt.Errorf("epoch %d is of model %q with layout %016x, stream %s and %d shards: %w",
+			m.Epoch, m.Model, m.Layout, m.Stream, len(m.Shards), ps.ErrCorrupt)
+	}
+	files := m.Shards[o.config.ID].Files
+	if len(files) == 0 {
+		fresh, err := shard.New(o.config)
+		return &opened{Shard: fresh}, err
+	}
+	loader, err := shard.Load(o.config)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if err := loadFile(ctx, o, f, bucket, loader); err != nil {
+			return nil, err
+		}
+	}
+	loaded, err := loader.Shard()
+	if err != nil {
+		return nil, err
+	}
+	result := &opened{Shard: loaded}
+	result.wrote(files[len(files)-1])
+	return result, nil
+}
+
+// loadFile hands one file to the loader.
+func loadFile(ctx context.Context, o opening, f checkpoint.File, bucket *checkpoint.Bucket, loader *shard.Loader) (err error) {
+	r, err := checkpoint.Open(ctx, bucket, f)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	h := r.Head()
+	if h.Model != o.model.Name || h.Layout != o.model.Layout.Hash() || h.Stream != o.model.Stream || h.Shards != o.config.Shards {
+		return fmt.Errorf("file %s is of model %q with layout %016x, stream %s and %d shards: %w", f.Name, h.Model, h.Layout, h.Stream, h.Shards, ps.ErrCorrupt)
+	}
+	if err := loader.Begin(shard.Head{Since: h.Since, ShardProgress: ps.ShardProgress{
+		Shard: h.Shard, Fence: h.Fence, Seq: h.Seq, Rows: h.Stored, Partitions: h.Partitions,
+	}}); err != nil {
+		return fmt.Errorf("file %s: %w", f.Name, err)
+	}
+	for {
+		table, stride, rows, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if stride == checkpoint.TombstoneBytes {
+			return fmt.Errorf("file %s has tombstones, which this version does not write: %w", f.Name, ps.ErrCorrupt)
+		}
+		if err := loader.Rows(shard.Block{Table: table, Stride: stride, Rows: rows}); err != nil {
+			return fmt.Errorf("file %s: %w", f.Name, err)
+		}
+	}
+}

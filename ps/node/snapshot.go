@@ -1,0 +1,161 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/checkpoint"
+	"github.com/freshet-ml/freshet/ps/shard"
+)
+
+// TakeSnapshots writes a snapshot of each wanted shard to the bucket, one after the
+// other in each stripe, while pushes go on, and tells done of each; done is called by
+// one goroutine at a time. It returns done's error, or ctx's; what is wrong with one
+// shard is in its Taken.
+func (n *Node) TakeSnapshots(ctx context.Context, model, bucketURL string, wants []checkpoint.Want, done func(checkpoint.Taken) error) error {
+	if err := n.serving(); err != nil {
+		return err
+	}
+	bucket, err := checkpoint.OpenBucket(ctx, bucketURL)
+	if err != nil {
+		return err
+	}
+	defer bucket.Close()
+	turn := make(chan struct{}, 1)
+	g, ctx := errgroup.WithContext(ctx)
+	for i, s := range n.stripes {
+		g.Go(func() error {
+			for _, w := range wants {
+				if n.stripeOf(w.Shard) != i {
+					continue
+				}
+				taken := s.takeSnapshot(ctx, bucket, model, w, n.stopped)
+				select {
+				case turn <- struct{}{}:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				err := done(taken)
+				<-turn
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// call runs op on the stripe and waits for it.
+func (s *stripe) call(ctx context.Context, stopped <-chan struct{}, op func(*stripe) error) error {
+	result := make(chan error, 1)
+	if err := s.do(ctx, func(s *stripe) { result <- op(s) }); err != nil {
+		return err
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-stopped:
+		return fmt.Errorf("node stopped: %w", ps.ErrUnavailable)
+	}
+}
+
+// takeSnapshot writes a snapshot of one shard. The shard's owner reads a block at a
+// time between pushes; writing happens here, beside it.
+func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, model string, w checkpoint.Want, stopped <-chan struct{}) checkpoint.Taken {
+	taken := checkpoint.Taken{Shard: w.Shard}
+	fail := func(err error) checkpoint.Taken {
+		taken.Err = fmt.Errorf("snapshot of shard %d: %w", w.Shard, err)
+		return taken
+	}
+	var held *opened
+	var snapshot *shard.Snapshot
+	var head checkpoint.Head
+	err := s.call(ctx, stopped, func(s *stripe) (err error) {
+		if held, err = s.shard(model, w.Shard); err != nil {
+			return err
+		}
+		progress := held.Progress()
+		parent, descends := held.file(w.Parent)
+		taken.Fence, taken.Seq = progress.Fence, progress.Seq
+		for _, p := range progress.Partitions {
+			taken.Applied = append(taken.Applied, p.Applied)
+		}
+		if (descends && parent.Seq == progress.Seq) || progress.Seq == 0 {
+			return nil // nothing has changed
+		}
+		if snapshot, err = held.Snapshot(parent.Seq); err != nil {
+			return err
+		}
+		head = s.head(model, held, snapshot, parent)
+		return nil
+	})
+	if err != nil {
+		return fail(err)
+	}
+	if snapshot == nil {
+		return taken
+	}
+	// The snapshot is given up at the end even if ctx has ended: while it is under
+	// way, pushes copy rows for it.
+	defer func() { _ = s.do(context.WithoutCancel(ctx), func(*stripe) { snapshot.Close() }) }()
+	file, err := s.write(ctx, bucket, snapshot, head, stopped)
+	if err != nil {
+		return fail(err)
+	}
+	if err := s.call(ctx, stopped, func(*stripe) error {
+		held.wrote(file)
+		return nil
+	}); err != nil {
+		return fail(err)
+	}
+	taken.File = file
+	return taken
+}
+
+// head describes a snapshot in its file.
+func (s *stripe) head(name string, held *opened, snapshot *shard.Snapshot, parent checkpoint.File) checkpoint.Head {
+	model, of := s.models[name], snapshot.Head()
+	head := checkpoint.Head{
+		Model: name, Version: model.Version, Layout: model.Layout.Hash(), Stream: model.Stream,
+		Shard: of.Shard, Shards: s.total, Fence: of.Fence, Seq: of.Seq, Stored: of.Rows,
+		Parent: parent.Ref, Since: of.Since, Partitions: of.Partitions,
+	}
+	for i, stride := range held.Strides() {
+		head.Tables = append(head.Tables, checkpoint.Table{Kind: model.Layout.Tables[i].Kind, Stride: stride})
+	}
+	return head
+}
+
+// write reads a snapshot to its end and writes its file.
+func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot *shard.Snapshot, head checkpoint.Head, stopped <-chan struct{}) (checkpoint.File, error) {
+	w, err := checkpoint.Create(ctx, bucket, checkpoint.Name(&head, rand.Uint64()), head)
+	if err != nil {
+		return checkpoint.File{}, err
+	}
+	defer w.Abort()
+	buffer := make([]byte, shard.BlockBytes)
+	for {
+		var block shard.Block
+		err := s.call(ctx, stopped, func(*stripe) (err error) {
+			block, err = snapshot.Read(buffer)
+			return err
+		})
+		if errors.Is(err, io.EOF) {
+			return w.Close()
+		}
+		if err == nil && len(block.Rows) > 0 {
+			err = w.Rows(block.Table, block.Stride, block.Rows)
+		}
+		if err != nil {
+			return checkpoint.File{}, err
+		}
+	}
+}
