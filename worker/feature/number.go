@@ -1,0 +1,75 @@
+package feature
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"sort"
+	"strconv"
+	"unsafe"
+)
+
+var errNotNumber = errors.New("not a finite decimal number")
+
+// number parses a finite decimal number of the given bits, as in "-12.5e3". What
+// else Go takes for a number, other languages do not: "inf", "nan", "0x1p-2", "1_000".
+func number(text []byte, bits int) (float64, error) {
+	// ParseFloat keeps no reference to the string, not even in its error, which
+	// is dropped because it holds the text.
+	v, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(text), len(text)), bits)
+	if err != nil || math.IsInf(v, 0) || math.IsNaN(v) || bytes.ContainsAny(text, "xX_") {
+		return 0, errNotNumber
+	}
+	return v, nil
+}
+
+func appendInteger(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
+
+// addBucket adds the bucket that the number in text falls into.
+func (x *Extractor) addBucket(in *input, text []byte) error {
+	if len(text) == 0 {
+		x.add(in, nil, 1)
+		return nil
+	}
+	v, err := number(text, 64)
+	if err != nil {
+		return err
+	}
+	if in.Log > 1 {
+		x.addInteger(in, in.log.bucket(v))
+	} else {
+		x.addInteger(in, int64(edgesUpTo(in.Edges, v)))
+	}
+	return nil
+}
+
+// edgesUpTo returns how many of the ascending edges are at most v.
+func edgesUpTo(edges []float64, v float64) int {
+	return sort.Search(len(edges), func(i int) bool { return edges[i] > v })
+}
+
+// logBuckets are buckets that grow by a factor: bucket n of x >= 0 is the largest
+// n with base^n <= 1+x, and that of -x is -n.
+type logBuckets struct {
+	base, logarithm float64
+}
+
+func newLogBuckets(base float64) logBuckets { return logBuckets{base, math.Log(base)} }
+
+func (l logBuckets) bucket(v float64) int64 {
+	y := 1 + math.Abs(v)
+	quotient := math.Log(y) / l.logarithm
+	n := math.Floor(quotient)
+	// A quotient of logarithms is off in its last bits, so that 999, say, could
+	// fall on either side of 10^3 depending on the machine. The power decides.
+	if nearest := math.Round(quotient); math.Abs(quotient-nearest) < 1e-9*max(1, nearest) {
+		n = nearest
+		if math.Pow(l.base, nearest) > y {
+			n--
+		}
+	}
+	if v < 0 {
+		n = -n
+	}
+	return int64(n)
+}
