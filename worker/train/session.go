@@ -1,0 +1,448 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/worker"
+	"github.com/freshet-ml/freshet/worker/contribution"
+	"github.com/freshet-ml/freshet/worker/feature"
+	"github.com/freshet-ml/freshet/worker/stream"
+)
+
+// Bounds of what a session does.
+const (
+	// batchMax: larger batches gain little and, because a batch's gradients are
+	// summed, learn worse.
+	batchMax = 256
+	// advanceBatches and advanceTime bound how far a shard that nothing in the
+	// stream touches falls behind, and so how much a restart reads again.
+	advanceBatches = 64
+	advanceTime    = time.Second
+	// Beyond skipsMax unusable rows among skipWindow offsets, learning stops: one
+	// percent is a broken stream or a wrong spec, not noise.
+	skipsMax   = 100
+	skipWindow = 10_000
+)
+
+// Sizes returns how many events a batch holds and how many batches may be between
+// pull and acknowledgement, so that all workers together keep to inFlight events.
+// Two batches overlap the network with computing; more would be smaller ones.
+func Sizes(inFlight, workers int) (batch, window int) {
+	mine := max(1, inFlight/max(1, workers))
+	batch = min(max(1, mine/2), batchMax)
+	return batch, max(1, mine/batch)
+}
+
+// session is one run of the loop under one assignment, from asking the shards to
+// the end of the stream or to the first thing that goes wrong. Four stages work
+// side by side, each owning what its comment says, and hand flights on in order:
+//
+//	read → plan (and start the pull) → compute (and push) → acknowledge
+type session struct {
+	t          *Trainer
+	assignment Assignment
+	layout     uint64
+	shards     int
+	batch      int
+	window     int
+
+	cursors map[ps.Partition]*Cursor     // owned by plan
+	cuts    map[ps.Partition][]ps.Offset // owned by read
+	next    map[ps.Partition]ps.Offset   // owned by read; the offset to be read next
+
+	batches chan *flight  // unbuffered: read may be one batch ahead
+	planned chan *flight  // capacity window
+	pushed  chan *flight  // capacity window
+	tokens  chan struct{} // capacity window: one per batch between pull and acknowledgement
+	free    chan *flight  // flights to use again
+}
+
+// session returns nil at the end of the stream.
+func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
+	progress, err := t.config.Params.Applied(ctx, t.config.Model.Name)
+	if err != nil {
+		return err
+	}
+	batch, window := Sizes(t.config.Spec.Training.InFlight, a.Workers)
+	s := &session{
+		t: t, assignment: a, layout: t.config.Model.Layout.Hash(), shards: len(progress),
+		batch: batch, window: window,
+		cursors: make(map[ps.Partition]*Cursor), cuts: make(map[ps.Partition][]ps.Offset), next: make(map[ps.Partition]ps.Offset),
+		batches: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, window),
+		tokens: make(chan struct{}, window), free: make(chan *flight, window+len(a.Partitions)+4),
+	}
+	starts := make([]stream.Start, 0, len(a.Partitions))
+	known, finished := t.Positions(), 0
+	for _, p := range a.Partitions {
+		applied := make([]ps.Offset, len(progress))
+		for i, shard := range progress {
+			if int(p) >= len(shard.Partitions) {
+				return fmt.Errorf("shard %d knows %d partitions, partition %d is assigned: %w", i, len(shard.Partitions), p, ps.ErrModelMismatch)
+			}
+			applied[i] = shard.Partitions[p].Applied
+		}
+		cursor := NewCursor(applied)
+		s.cursors[p], s.cuts[p], s.next[p] = &cursor, cursor.Cuts(), cursor.Next()
+		starts = append(starts, stream.Start{Partition: p, Offset: cursor.Next()})
+		if at := known[p]; at.Done && cursor.Next() >= at.End {
+			finished++
+			continue
+		}
+		t.update(p, func(position *Position) { position.Acknowledged, position.Done = cursor.Next(), false })
+	}
+	if finished == len(a.Partitions) {
+		return nil
+	}
+	reader, err := t.config.Source.Read(ctx, starts)
+	if err != nil {
+		return &streamError{err}
+	}
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.read(ctx, reader) })
+	g.Go(func() error { return s.plan(ctx) })
+	g.Go(func() error { return s.compute(ctx) })
+	g.Go(func() error { return s.acknowledge(ctx) })
+	return g.Wait()
+}
+
+// flight is one batch on its way, with the memory that its stages need. It is
+// owned by one stage at a time.
+type flight struct {
+	batch worker.Batch
+	group ps.Group // of batch.Keys
+	// end marks the end of its partition; the batch is then empty.
+	end bool
+
+	// Made by plan.
+	items     []ps.Item // without rows
+	replaying bool
+	score     bool // some item needs the events' scores
+	reads     []ps.Read
+	pulled    chan error // capacity 1
+
+	// Made by compute.
+	contribution rows
+	answers      func(context.Context) ([]ps.Answer, error)
+}
+
+func (s *session) newFlight() *flight {
+	select {
+	case f := <-s.free:
+		return f
+	default:
+		return &flight{pulled: make(chan error, 1)}
+	}
+}
+
+// recycle gives a flight's memory back.
+func (s *session) recycle(f *flight) {
+	f.end, f.answers = false, nil
+	select {
+	case s.free <- f:
+	default:
+	}
+}
+
+// send hands f on, unless ctx ends first.
+func send(ctx context.Context, to chan<- *flight, f *flight) error {
+	select {
+	case to <- f:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// read assembles batches: events of one partition and one pass, ending at every
+// cut. It owns the reader, the extractor and the batches it has not handed on.
+func (s *session) read(ctx context.Context, reader stream.Reader) error {
+	defer close(s.batches)
+	extractor, err := feature.New(s.t.config.Spec, s.t.columns)
+	if err != nil {
+		return err
+	}
+	open := make(map[ps.Partition]*flight)
+	skips := make(map[ps.Partition]*skipCount)
+	hand := func(f *flight) error {
+		delete(open, f.batch.Partition)
+		f.group.Fill(f.batch.Keys, s.shards)
+		return send(ctx, s.batches, f)
+	}
+	var event worker.Event
+	for {
+		err := reader.Next(ctx, &event)
+		switch {
+		case errors.Is(err, io.EOF):
+			return s.readEnd(reader, open, hand)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return &streamError{err}
+		}
+		// An offset that is left out would count as one without a contribution.
+		if want := s.next[event.Partition]; event.Offset != want {
+			return &streamError{fmt.Errorf("partition %d: offset %d in the place of %d: %w", event.Partition, event.Offset, want, ps.ErrCorrupt)}
+		}
+		s.next[event.Partition]++
+		f := open[event.Partition]
+		if f != nil && f.batch.Pass != event.Pass {
+			if err := hand(f); err != nil {
+				return err
+			}
+			f = nil
+		}
+		if f == nil {
+			f = s.newFlight()
+			f.batch.Reset(event.Partition, event.Offset, event.Pass)
+			open[event.Partition] = f
+		}
+		if err := extractor.Append(&f.batch, &event); err != nil {
+			s.t.config.Skipped(&event, err)
+			if skips[event.Partition] == nil {
+				skips[event.Partition] = new(skipCount)
+			}
+			if err := skips[event.Partition].add(event.Offset, err); err != nil {
+				return err
+			}
+		}
+		if f.batch.Len() >= s.batch || s.isCut(event.Partition, f.batch.To) {
+			if err := hand(f); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// isCut reports whether a batch must end at to, and forgets the cuts behind it.
+func (s *session) isCut(p ps.Partition, to ps.Offset) bool {
+	cuts := s.cuts[p]
+	for len(cuts) > 0 && cuts[0] < to {
+		cuts = cuts[1:]
+	}
+	s.cuts[p] = cuts
+	return len(cuts) > 0 && cuts[0] == to
+}
+
+// readEnd hands on what is left and, for every partition, its end.
+func (s *session) readEnd(reader stream.Reader, open map[ps.Partition]*flight, hand func(*flight) error) error {
+	for _, p := range s.assignment.Partitions {
+		if f := open[p]; f != nil {
+			if err := hand(f); err != nil {
+				return err
+			}
+		}
+		end, known := reader.End(p)
+		if !known {
+			return &streamError{fmt.Errorf("partition %d ended at an unknown offset: %w", p, ps.ErrCorrupt)}
+		}
+		applied := s.next[p] // or further, by the last cut
+		if n := len(s.cuts[p]); n > 0 {
+			applied = max(applied, s.cuts[p][n-1])
+		}
+		switch {
+		case applied > end:
+			return &streamError{fmt.Errorf("partition %d ends at offset %d, but a shard has applied %d: this is not the stream the model was learned from: %w",
+				p, end, applied, ps.ErrModelMismatch)}
+		case s.next[p] < end:
+			return &streamError{fmt.Errorf("partition %d ends at offset %d, but was read up to %d only: %w", p, end, s.next[p], ps.ErrCorrupt)}
+		}
+		s.t.update(p, func(position *Position) { position.End, position.EndKnown = end, true })
+		f := s.newFlight()
+		f.batch.Reset(p, end, 0)
+		f.end = true
+		if err := hand(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skipCount counts the unusable rows of a partition's current window.
+type skipCount struct {
+	window uint64
+	count  int
+}
+
+// add counts a skip and returns ErrTooManySkips if there are too many.
+func (c *skipCount) add(o ps.Offset, reason error) error {
+	if window := uint64(o) / skipWindow; window != c.window {
+		*c = skipCount{window: window}
+	}
+	c.count++
+	if c.count > skipsMax {
+		return fmt.Errorf("%w: %d of the last %d of a partition; check the spec against the stream; the last one: %w",
+			ErrTooManySkips, c.count, uint64(o)%skipWindow+1, reason)
+	}
+	return nil
+}
+
+// plan decides what each shard will be sent and starts the pull. It owns the
+// cursors.
+func (s *session) plan(ctx context.Context) error {
+	defer close(s.planned)
+	counter := contribution.New(s.shards, s.t.config.Spec.Evaluation.Window)
+	type advance struct {
+		batches int
+		at      time.Time
+	}
+	advances := make(map[ps.Partition]*advance)
+	for p := range s.cursors {
+		advances[p] = &advance{at: time.Now()}
+	}
+	var pulls errgroup.Group
+	defer pulls.Wait() //nolint:errcheck // each pull's error is its flight's
+	for f := range s.batches {
+		select {
+		case s.tokens <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		a := advances[f.batch.Partition]
+		a.batches++
+		everybody := f.end || a.batches >= advanceBatches || time.Since(a.at) >= advanceTime
+		if everybody {
+			*a = advance{at: time.Now()}
+		}
+		planItems(f, s.cursors[f.batch.Partition], counter, everybody)
+		if f.score {
+			s.planReads(f)
+			pulls.Go(func() error {
+				f.pulled <- s.t.config.Params.Pull(ctx, s.t.config.Model.Name, s.layout, f.reads)
+				return nil
+			})
+		} else {
+			f.pulled <- nil
+		}
+		if err := send(ctx, s.planned, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// planItems fills f's items, without their rows, for the shards that lack f's
+// events and to which these contribute; everybody adds those that lack them and
+// get nothing from them. It moves the cursor behind the batch.
+func planItems(f *flight, cursor *Cursor, counter *contribution.Counter, everybody bool) {
+	counter.Reset()
+	for i := range f.batch.Len() {
+		counter.Add(&f.batch, i, cursor.Lacks)
+	}
+	f.items = f.items[:0]
+	f.replaying = cursor.Replaying()
+	f.score = false
+	for i, count := range counter.Counts() {
+		shard := ps.ShardID(i)
+		known := cursor.Sent(shard)
+		if known >= f.batch.To || (count.Fingerprint.Count == 0 && !everybody) {
+			continue
+		}
+		f.items = append(f.items, ps.Item{
+			Shard: shard, From: known,
+			Trained: count.Trained, Held: count.Held, Skipped: count.Skipped, Fingerprint: count.Fingerprint,
+			EventTime: f.batch.EventTime,
+		})
+		f.score = f.score || count.Trained+count.Held > 0
+		cursor.Send(shard, f.batch.To)
+	}
+	cursor.Take(f.batch.To)
+}
+
+// planReads fills f's reads: the rows of the network's tables for all its keys.
+func (s *session) planReads(f *flight) {
+	tables := s.t.config.Model.Layout.Tables[:s.t.config.Spec.NetworkTables()]
+	if len(f.reads) != len(tables) {
+		f.reads = make([]ps.Read, len(tables))
+	}
+	for i, table := range tables {
+		f.reads[i] = ps.Read{Table: ps.TableID(i), RowBytes: table.RowBytes(), Group: &f.group, Values: f.reads[i].Values}
+	}
+}
+
+// compute scores, learns and pushes. It owns the network and the tally.
+func (s *session) compute(ctx context.Context) error {
+	defer close(s.pushed)
+	c, err := newComputer(s)
+	if err != nil {
+		return err
+	}
+	for f := range s.planned {
+		if err := <-f.pulled; err != nil {
+			return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
+		}
+		if f.score {
+			if err := c.contribute(f); err != nil {
+				return err
+			}
+		}
+		if len(f.items) > 0 {
+			f.answers, err = s.t.config.Params.Push(ctx, &ps.Update{
+				Model: s.t.config.Model.Name, Stream: s.t.config.Model.Stream, Layout: s.layout, Version: s.t.config.Model.Version,
+				Partition: f.batch.Partition, Generation: s.assignment.Generation, To: f.batch.To, Items: f.items,
+			})
+			if err != nil {
+				return fmt.Errorf("push of partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
+			}
+		}
+		if err := send(ctx, s.pushed, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acknowledge waits for answers, in order. Anything but Applied ends the session.
+func (s *session) acknowledge(ctx context.Context) error {
+	for f := range s.pushed {
+		p := f.batch.Partition
+		if f.answers != nil {
+			answers, err := f.answers(ctx)
+			if err != nil {
+				return err
+			}
+			if err := judge(answers, p, f.batch.To); err != nil {
+				return err
+			}
+		}
+		s.t.acknowledged.Add(1)
+		s.t.update(p, func(position *Position) {
+			position.Acknowledged = f.batch.To
+			position.Done = f.end
+		})
+		s.recycle(f)
+		<-s.tokens
+	}
+	return nil
+}
+
+// judge returns nil if all answers are Applied. A refusal that asking again cannot
+// mend comes before one that it can.
+func judge(answers []ps.Answer, p ps.Partition, to ps.Offset) error {
+	var worst error
+	for _, a := range answers {
+		if a.Outcome == ps.Applied {
+			continue
+		}
+		err := a.Err
+		if err == nil {
+			err = errOutrun
+		}
+		err = fmt.Errorf("shard %d answered %v to partition %d up to offset %d, applied %d: %w", a.Shard, a.Outcome, p, to, a.Applied, err)
+		if worst == nil || (restartable(worst) && !restartable(err)) {
+			worst = err
+		}
+	}
+	return worst
+}
+
+// errOutrun: what a shard has applied is not what this worker thought, because
+// somebody else pushed or the shard was restored.
+var errOutrun = errors.New("the shard is elsewhere")

@@ -1,0 +1,246 @@
+// Package train is the loop that learns: read a batch of events, pull their rows,
+// score (before learning), compute gradients, push them with the range of offsets
+// they come from.
+//
+// The one idea to keep in mind: a worker keeps no progress. It asks every shard
+// how far it has applied each partition, starts at the lowest, and sends each
+// shard only what that shard lacks (see Cursor). Whatever goes wrong (a shard
+// answers anything but Applied, a connection breaks, partitions are reassigned),
+// the loop drops what it has, asks again and goes on from there; the shards' offset
+// rule makes what was under way harmless.
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/worker"
+	"github.com/freshet-ml/freshet/worker/feature"
+	"github.com/freshet-ml/freshet/worker/spec"
+	"github.com/freshet-ml/freshet/worker/stream"
+)
+
+// ErrTooManySkips says that so many rows of a partition cannot be used that the
+// stream or the spec must be wrong; learning stops before it eats the stream.
+var ErrTooManySkips = errors.New("too many unusable rows")
+
+// ErrDiverged says that a score or a gradient is not a finite number.
+var ErrDiverged = errors.New("the model diverged")
+
+// Params is what the loop needs of the parameter servers.
+type Params interface {
+	// Pull fills the reads' values, as ps/client does.
+	Pull(ctx context.Context, model string, layout uint64, reads []ps.Read) error
+	// Push sends an update after everything pushed before and returns without
+	// waiting; the update's memory is then the caller's again. The returned
+	// function waits for one answer per item.
+	Push(ctx context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error)
+	// Applied returns the progress of every shard, indexed by shard.
+	Applied(ctx context.Context, model string) ([]ps.ShardProgress, error)
+}
+
+// Ownership tells a worker which partitions it reads.
+type Ownership interface {
+	// WatchAssignment gives the current assignment first and then newer ones, may
+	// skip those that were overtaken, and closes the channel when ctx ends.
+	WatchAssignment(ctx context.Context) <-chan Assignment
+}
+
+// Assignment is what one worker is to read.
+type Assignment struct {
+	Generation ps.Generation
+	Partitions []ps.Partition
+	// Workers is how many workers share the stream; they share what may be in
+	// flight.
+	Workers int
+}
+
+// Config is what a trainer needs.
+type Config struct {
+	Model     ps.Model
+	Spec      *spec.Spec
+	Source    stream.Source
+	Params    Params
+	Ownership Ownership
+	// Skipped is told of every row that cannot be used, with the reason; never its
+	// text. It is called by the goroutine that reads, possibly again for the same
+	// row after a restart, and should not block. May be nil.
+	Skipped func(e *worker.Event, reason error)
+	Logger  *slog.Logger
+}
+
+func (c *Config) validate() error {
+	if c.Spec == nil || c.Source == nil || c.Params == nil || c.Ownership == nil || c.Logger == nil {
+		return fmt.Errorf("a trainer needs a spec, a source, parameters, an ownership and a logger: %w", ps.ErrInvalid)
+	}
+	if c.Skipped == nil {
+		c.Skipped = func(*worker.Event, error) {}
+	}
+	return nil
+}
+
+// Position is how far a worker has come with one partition.
+type Position struct {
+	// Acknowledged is the end of what every shard has acknowledged to this worker.
+	Acknowledged ps.Offset
+	// End is the stream's end, once EndKnown.
+	End      ps.Offset
+	EndKnown bool
+	// Done: every shard has applied everything below End.
+	Done bool
+}
+
+// Trainer learns one model from the partitions it is assigned.
+type Trainer struct {
+	config  Config
+	columns []string
+
+	acknowledged atomic.Int64 // batches, over all sessions
+
+	mu        sync.Mutex
+	positions map[ps.Partition]Position // guarded by mu; of the current assignment
+}
+
+// New returns a trainer that does nothing until Run.
+func New(c Config) (*Trainer, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if _, err := feature.New(c.Spec, feature.Columns(c.Spec)); err != nil {
+		return nil, err
+	}
+	return &Trainer{config: c, columns: feature.Columns(c.Spec), positions: make(map[ps.Partition]Position)}, nil
+}
+
+// Positions returns how far the assigned partitions have come. It is safe for
+// concurrent use.
+func (t *Trainer) Positions() map[ps.Partition]Position {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	copied := make(map[ps.Partition]Position, len(t.positions))
+	for p, position := range t.positions {
+		copied[p] = position
+	}
+	return copied
+}
+
+func (t *Trainer) update(p ps.Partition, change func(*Position)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	position := t.positions[p]
+	change(&position)
+	t.positions[p] = position
+}
+
+// Pauses after a session that ended early without progress, doubling.
+const (
+	pauseMin = 50 * time.Millisecond
+	pauseMax = 2 * time.Second
+)
+
+// lookEvery is how often a trainer that has come to the end of the stream looks
+// whether a shard has lost what it had applied.
+const lookEvery = time.Second
+
+// Run learns until ctx ends (it returns nil then) or something happens that
+// asking again cannot mend: the spec or the stream is not the model's, too many
+// rows are unusable (ErrTooManySkips), the stream cannot be read, the model
+// diverged (ErrDiverged). At the end of the stream it goes on looking after its
+// partitions: a shard that begins anew elsewhere is taught again what it lacks.
+func (t *Trainer) Run(ctx context.Context) error {
+	assignments := t.config.Ownership.WatchAssignment(ctx)
+	var current Assignment
+	ended := make(chan error, 1)
+	running := false
+	var before int64 // batches acknowledged before the running session
+	stop := func() {}
+	pause := pauseMin
+	start := func() {
+		var sessionCtx context.Context
+		sessionCtx, stop = context.WithCancel(ctx)
+		running, before = true, t.acknowledged.Load()
+		assignment := current
+		go func() { ended <- t.session(sessionCtx, assignment) }()
+	}
+	finish := func() {
+		stop()
+		if !running {
+			return
+		}
+		running = false
+		if err := <-ended; err != nil {
+			t.config.Logger.Debug("session stopped", "error", err)
+		}
+	}
+	defer finish()
+	var again <-chan time.Time
+	for {
+		select {
+		case a, ok := <-assignments:
+			if !ok {
+				return nil
+			}
+			if a.Generation == current.Generation {
+				continue
+			}
+			finish()
+			current, again, pause = a, nil, pauseMin
+			t.mu.Lock()
+			clear(t.positions)
+			t.mu.Unlock()
+			if len(a.Partitions) == 0 {
+				t.config.Logger.Info("no partitions for this worker", "generation", a.Generation, "workers", a.Workers)
+				continue
+			}
+			t.config.Logger.Info("partitions assigned", "generation", a.Generation, "partitions", a.Partitions)
+			start()
+		case err := <-ended:
+			stop()
+			running = false
+			progressed := t.acknowledged.Load() > before
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err == nil: // the end of the stream
+				again, pause = time.After(lookEvery), pauseMin
+				continue
+			case !restartable(err):
+				return err
+			}
+			if progressed {
+				pause = pauseMin
+			}
+			t.config.Logger.Info("asking the shards how far they are", "because", err, "in", pause)
+			again = time.After(pause)
+			pause = min(2*pause, pauseMax)
+		case <-again:
+			again = nil
+			start()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// restartable reports whether asking the shards again can help.
+func restartable(err error) bool {
+	for _, fatal := range []error{ErrTooManySkips, ErrDiverged, ps.ErrInvalid, ps.ErrTooLarge, ps.ErrCorrupt, ps.ErrModelMismatch} {
+		if errors.Is(err, fatal) {
+			return false
+		}
+	}
+	var stream *streamError
+	return !errors.As(err, &stream)
+}
+
+// streamError is a failure of the stream itself.
+type streamError struct{ err error }
+
+func (e *streamError) Error() string { return fmt.Sprintf("reading the stream: %v", e.err) }
+func (e *streamError) Unwrap() error { return e.err }
