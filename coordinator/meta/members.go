@@ -1,0 +1,121 @@
+package meta
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/freshet-ml/freshet/coordinator"
+)
+
+// Nodes returns the nodes that are there, ordered by ID.
+func (s *Store) Nodes(ctx context.Context) ([]coordinator.Node, error) {
+	now, err := s.read(ctx, "read nodes", below(s.keys.nodes()))
+	if err != nil {
+		return nil, err
+	}
+	return s.decodeNodes(now)
+}
+
+// WatchNodes gives the nodes as they are, and then whenever that has changed, until
+// ctx ends; then the channel is closed. The channel holds one value, the latest.
+func (s *Store) WatchNodes(ctx context.Context) <-chan []coordinator.Node {
+	return watch(ctx, s, watching[[]coordinator.Node]{
+		what:     "the nodes",
+		prefixes: []string{s.keys.nodes()},
+		read: func(ctx context.Context) ([]coordinator.Node, int64, bool, error) {
+			now, err := s.read(ctx, "read nodes", below(s.keys.nodes()))
+			if err != nil {
+				return nil, 0, false, err
+			}
+			nodes, err := s.decodeNodes(now)
+			return nodes, now.revision, true, err
+		},
+		same: slices.Equal[[]coordinator.Node],
+	})
+}
+
+// Workers returns the workers that are there, with what they have reported, ordered
+// by ID.
+func (s *Store) Workers(ctx context.Context) ([]coordinator.Worker, error) {
+	now, err := s.read(ctx, "read workers", below(s.keys.workers()), below(s.keys.reports()))
+	if err != nil {
+		return nil, err
+	}
+	return s.decodeWorkers(now)
+}
+
+// WatchWorkers gives the workers as WatchNodes does the nodes. A new report alone is
+// no change, and the reports it gives may be old.
+func (s *Store) WatchWorkers(ctx context.Context) <-chan []coordinator.Worker {
+	return watch(ctx, s, watching[[]coordinator.Worker]{
+		what:     "the workers",
+		prefixes: []string{s.keys.workers()},
+		read: func(ctx context.Context) ([]coordinator.Worker, int64, bool, error) {
+			now, err := s.read(ctx, "read workers", below(s.keys.workers()), below(s.keys.reports()))
+			if err != nil {
+				return nil, 0, false, err
+			}
+			workers, err := s.decodeWorkers(now)
+			return workers, now.revision, true, err
+		},
+		same: func(a, b []coordinator.Worker) bool {
+			return slices.EqualFunc(a, b, func(a, b coordinator.Worker) bool {
+				return a.ID == b.ID && a.Joined == b.Joined && a.Model == b.Model
+			})
+		},
+	})
+}
+
+// Coordinators returns the coordinators that are there, ordered by ID.
+func (s *Store) Coordinators(ctx context.Context) ([]coordinator.Coordinator, error) {
+	now, err := s.read(ctx, "read coordinators", below(s.keys.coordinators()))
+	if err != nil {
+		return nil, err
+	}
+	var all []coordinator.Coordinator
+	err = now.below(s.keys.coordinators(), func(id string, kv *mvccpb.KeyValue) error {
+		var c coordinator.Coordinator
+		err := decode("coordinator "+id, kv.Value, &c)
+		c.ID, c.Joined = id, kv.CreateRevision
+		all = append(all, c)
+		return err
+	})
+	return all, err
+}
+
+func (s *Store) decodeNodes(now *reading) ([]coordinator.Node, error) {
+	var nodes []coordinator.Node
+	err := now.below(s.keys.nodes(), func(id string, kv *mvccpb.KeyValue) error {
+		n, err := decodeNode(id, kv)
+		nodes = append(nodes, n)
+		return err
+	})
+	return nodes, err
+}
+
+// decodeWorkers joins workers with their reports. A report whose worker is gone is
+// passed over: both end with the same lease, but not in the same breath.
+func (s *Store) decodeWorkers(now *reading) ([]coordinator.Worker, error) {
+	var workers []coordinator.Worker
+	err := now.below(s.keys.workers(), func(id string, kv *mvccpb.KeyValue) error {
+		w, err := decodeWorker(id, kv)
+		workers = append(workers, w)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = now.below(s.keys.reports(), func(id string, kv *mvccpb.KeyValue) error {
+		i, found := slices.BinarySearchFunc(workers, id, func(w coordinator.Worker, id string) int {
+			return strings.Compare(w.ID, id)
+		})
+		if !found {
+			return nil
+		}
+		return decode("report of worker "+id, kv.Value, &workers[i].Report)
+	})
+	return workers, err
+}

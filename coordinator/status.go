@@ -1,0 +1,106 @@
+package coordinator
+
+import (
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/checkpoint"
+)
+
+// Status is the cluster as an operator is shown it. Its JSON is the answer of
+// "status -o json": keys may be added and do not change.
+type Status struct {
+	Cluster string `json:"cluster"`
+	Shards  int    `json:"shards"`
+	// ShardsWithoutOwner counts the shards that no live node owns.
+	ShardsWithoutOwner int `json:"shards_without_owner"`
+	// MapVersion is the version of the shard map that the status was read from.
+	MapVersion int64 `json:"map_version"`
+	// Nodes, Workers and Models are ordered by ID and name. They are never null.
+	Nodes   []NodeStatus   `json:"nodes"`
+	Workers []WorkerStatus `json:"workers"`
+	Models  []ModelStatus  `json:"models"`
+}
+
+// NodeStatus is one live parameter-server node.
+type NodeStatus struct {
+	ID      ps.NodeID `json:"id"`
+	Address string    `json:"address"`
+	// Shards counts the shards it owns.
+	Shards int `json:"shards"`
+}
+
+// WorkerStatus is one live worker.
+type WorkerStatus struct {
+	ID    string `json:"id"`
+	Model string `json:"model"`
+	// Partitions are those assigned to it, ascending. Never null.
+	Partitions []ps.Partition `json:"partitions"`
+}
+
+// ModelStatus is one model and how far the cluster has learned its stream.
+type ModelStatus struct {
+	Name       string        `json:"name"`
+	Version    uint64        `json:"version"`
+	Stream     ps.StreamID   `json:"stream"`
+	Generation ps.Generation `json:"generation"`
+	// Rows counts the stored rows of all tables.
+	Rows uint64 `json:"rows"`
+	// ProgressError says why the shards could not all be asked; empty if they were.
+	// If set, Rows and what the partitions say about applied events are unknown and
+	// 0, not small.
+	ProgressError string `json:"progress_error,omitempty"`
+	// Partitions is indexed by partition. Never null.
+	Partitions []PartitionStatus `json:"partitions"`
+}
+
+// PartitionStatus is one partition of a model's stream.
+type PartitionStatus struct {
+	Partition ps.Partition `json:"partition"`
+	// Worker reads the partition; empty if none does.
+	Worker string `json:"worker"`
+	// Applied is the lowest first offset not applied over all shards: every event
+	// before it is in the model everywhere.
+	Applied ps.Offset `json:"applied"`
+	// End is the end of the partition, if EndKnown; the lag is End - Applied.
+	End      ps.Offset `json:"end"`
+	EndKnown bool      `json:"end_known"`
+	// Skipped counts the unusable events that every shard skipped.
+	Skipped uint64 `json:"skipped"`
+	// EventTime is the largest event time applied by any shard, in milliseconds
+	// since 1970; 0 if none is known.
+	EventTime int64 `json:"event_time"`
+}
+
+// EpochList is the epochs of a model that can be restored. Its JSON is the answer of
+// "epochs -o json".
+type EpochList struct {
+	Model string `json:"model"`
+	// Bucket is the URL of where they are; empty if none was taken.
+	Bucket string `json:"bucket"`
+	// Epochs are newest first. Never null.
+	Epochs []EpochStatus `json:"epochs"`
+}
+
+// EpochStatus is one committed checkpoint epoch.
+type EpochStatus struct {
+	Epoch ps.Epoch `json:"epoch"`
+	// Lineage is another after a restore.
+	Lineage uint64 `json:"lineage"`
+	// Created is when it was committed, in milliseconds since 1970.
+	Created int64 `json:"created"`
+	// Events is how many events every shard had applied.
+	Events uint64 `json:"events"`
+	// Manifest refers to the object that lists its files.
+	Manifest checkpoint.Ref `json:"manifest"`
+}
+
+// EpochTaken is what became of an epoch that was asked for. Its JSON is the answer of
+// "checkpoint -o json".
+type EpochTaken struct {
+	EpochStatus
+	// Taken is false if nothing had changed since the newest epoch, which this then is.
+	Taken bool `json:"taken"`
+	// Bytes were written.
+	Bytes uint64 `json:"bytes"`
+	// ShardsKept have their entry of the epoch before.
+	ShardsKept int `json:"shards_kept"`
+}
