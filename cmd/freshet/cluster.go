@@ -1,0 +1,460 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/freshet-ml/freshet/coordinator"
+	"github.com/freshet-ml/freshet/coordinator/control"
+	"github.com/freshet-ml/freshet/coordinator/epochs"
+	"github.com/freshet-ml/freshet/coordinator/meta"
+	coordinatorserver "github.com/freshet-ml/freshet/coordinator/server"
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/checkpoint"
+	"github.com/freshet-ml/freshet/ps/client"
+	"github.com/freshet-ml/freshet/ps/node"
+	"github.com/freshet-ml/freshet/ps/server"
+	"github.com/freshet-ml/freshet/worker"
+	"github.com/freshet-ml/freshet/worker/deadletter"
+	"github.com/freshet-ml/freshet/worker/feature"
+	"github.com/freshet-ml/freshet/worker/spec"
+	"github.com/freshet-ml/freshet/worker/stream"
+	"github.com/freshet-ml/freshet/worker/stream/files"
+	"github.com/freshet-ml/freshet/worker/train"
+)
+
+// life returns an identifier for this life of a process: its name and something
+// that no other life has, because what was in memory under the name is gone.
+func life(name string) string {
+	random := make([]byte, 4)
+	if _, err := rand.Read(random); err != nil {
+		panic(err) // the documentation rules it out
+	}
+	return name + "-" + hex.EncodeToString(random)
+}
+
+// listen opens a port. A port in use is told with what to do about it.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	if err == nil {
+		return listener, nil
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // the rest of it is the address again
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = call.Err
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen at %s: %w: is another freshet running there? give another address with --listen, or port 0 for a free one", address, err)
+	}
+	return nil, usageError{fmt.Errorf("--listen %q: %w", address, err)}
+}
+
+// serve runs a gRPC server until ctx ends, then lets calls finish for a moment.
+func serve(ctx context.Context, s *grpc.Server, listener net.Listener) error {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		force := time.AfterFunc(time.Second, s.Stop) // watches and push streams do not end by themselves
+		defer force.Stop()
+		s.GracefulStop()
+	}()
+	err := s.Serve(listener)
+	if ctx.Err() == nil {
+		return fmt.Errorf("serve at %s: %w", listener.Addr(), err)
+	}
+	<-stopped
+	return nil
+}
+
+// nodeSettings are what a node is started with.
+type nodeSettings struct {
+	store     *meta.Store
+	name      string
+	listener  net.Listener
+	advertise string // host:port that others reach the listener at
+	rowsMax   int
+	logger    *slog.Logger
+}
+
+// runNode is a parameter-server node until ctx ends.
+func runNode(ctx context.Context, c nodeSettings) error {
+	id := ps.NodeID(life(c.name))
+	logger := c.logger.With("node", id)
+	n, err := node.New(node.Config{ID: id, Ownership: c.store, RowsMax: c.rowsMax, Logger: logger})
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer(server.Options()...)
+	server.Register(s, n, c.store)
+	registration, err := c.store.JoinNode(ctx, coordinator.Node{ID: id, Address: c.advertise, Name: c.name})
+	if err != nil {
+		return err
+	}
+	logger.Info("node joined", "address", c.advertise)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return registration.Run(ctx) })
+	g.Go(func() error { return n.Run(ctx) })
+	g.Go(func() error { return serve(ctx, s, c.listener) })
+	return g.Wait()
+}
+
+// coordinatorSettings are what a coordinator is started with.
+type coordinatorSettings struct {
+	store      *meta.Store
+	name       string
+	listener   net.Listener
+	advertise  string
+	shards     int
+	nodesMin   int
+	workersMin int
+	// checkpoints, if it has a bucket, says where epochs go and when they are taken.
+	checkpoints epochSettings
+	logger      *slog.Logger
+}
+
+// epochSettings are where and when epochs are taken.
+type epochSettings struct {
+	bucket string
+	every  time.Duration
+	events uint64
+	keep   int
+}
+
+// runCoordinator is a coordinator until ctx ends.
+func runCoordinator(ctx context.Context, c coordinatorSettings) error {
+	id := life(c.name)
+	logger := c.logger.With("coordinator", id)
+	if _, err := c.store.CreateCluster(ctx, c.shards); err != nil {
+		return err
+	}
+	progress, closeProgress := lazyProgress(c.store, logger)
+	defer closeProgress()
+	settings := control.Config{Store: c.store, ID: id, NodesMin: c.nodesMin, WorkersMin: c.workersMin, Logger: logger}
+	serving := coordinatorserver.Config{Store: c.store, Progress: progress, Logger: logger}
+	if c.checkpoints.bucket != "" {
+		keeper, err := epochs.Open(ctx, epochs.Config{
+			Store: c.store, Nodes: progress, Bucket: c.checkpoints.bucket, Every: c.checkpoints.every,
+			Events: c.checkpoints.events, Keep: c.checkpoints.keep, Logger: logger,
+		})
+		if err != nil {
+			return err
+		}
+		defer keeper.Close()
+		settings.Beside, serving.Epochs = keeper.Run, keeper
+	}
+	controller, err := control.New(settings)
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer(server.Options()...)
+	server.Register(s, nil, c.store)
+	admin, err := coordinatorserver.New(serving)
+	if err != nil {
+		return err
+	}
+	admin.Register(s)
+	registration, err := c.store.JoinCoordinator(ctx, coordinator.Coordinator{ID: id, Address: c.advertise})
+	if err != nil {
+		return err
+	}
+	logger.Info("coordinator joined", "address", c.advertise)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return registration.Run(ctx) })
+	g.Go(func() error { return controller.Run(ctx) })
+	g.Go(func() error { return serve(ctx, s, c.listener) })
+	return g.Wait()
+}
+
+// onDemand asks the shards for progress with a client that is made by its first
+// use, because a coordinator starts before there is a shard map.
+type onDemand struct {
+	store  *meta.Store
+	logger *slog.Logger
+	turn   chan struct{} // capacity 1: held while client is looked at
+	client *client.Client
+}
+
+func lazyProgress(store *meta.Store, logger *slog.Logger) (*onDemand, func()) {
+	p := &onDemand{store: store, logger: logger, turn: make(chan struct{}, 1)}
+	return p, func() {
+		p.turn <- struct{}{}
+		if p.client != nil {
+			if err := p.client.Close(); err != nil {
+				logger.Debug("close the coordinator's client", "error", err)
+			}
+		}
+	}
+}
+
+// dial returns the client.
+func (p *onDemand) dial(ctx context.Context) (*client.Client, error) {
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-p.turn }()
+	if p.client == nil {
+		c, err := client.Dial(ctx, client.Config{Routes: p.store, Logger: p.logger})
+		if err != nil {
+			return nil, err
+		}
+		p.client = c
+	}
+	return p.client, nil
+}
+
+// Applied returns how far every shard has applied a model's stream.
+func (p *onDemand) Applied(ctx context.Context, model string) ([]ps.ShardProgress, error) {
+	c, err := p.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Applied(ctx, model)
+}
+
+// TakeSnapshots asks the owners of shards for snapshots.
+func (p *onDemand) TakeSnapshots(ctx context.Context, model, bucket string, wants []checkpoint.Want) ([]checkpoint.Taken, error) {
+	c, err := p.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.TakeSnapshots(ctx, model, bucket, wants)
+}
+
+// openStream opens the stream of a spec; override, if not empty, is used in place
+// of the spec's source. columns are those that events carry.
+func openStream(ctx context.Context, s *spec.Spec, override string, columns []string, secret []byte, logger *slog.Logger) (stream.Source, error) {
+	url := s.Stream.Source
+	if override != "" {
+		url = override
+	}
+	switch scheme, _, _ := strings.Cut(url, "://"); {
+	case url == "":
+		return nil, usageError{fmt.Errorf("model %s: the spec has no stream.source; give --stream file:///path/to/events.csv", s.Model)}
+	case scheme != "file":
+		return nil, usageError{fmt.Errorf("stream %q: want file:///path/to/events.csv (plain or .zst)", url)}
+	case len(s.Stream.Identifiers) > 0 && len(secret) == 0:
+		return nil, usageError{fmt.Errorf("model %s masks %s: give the secret of the cluster with --secret-file (freshet up keeps it in its --dir)",
+			s.Model, strings.Join(s.Stream.Identifiers, ", "))}
+	}
+	source, err := files.Open(ctx, files.Config{URL: url, Stream: s.Stream, Columns: columns, Secret: secret, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	return source, nil
+}
+
+// fileURL returns path as a file:// URL.
+func fileURL(path string) (string, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return "file://" + filepath.ToSlash(absolute), nil
+}
+
+// workerSettings are what a worker is started with.
+type workerSettings struct {
+	store  *meta.Store
+	name   string
+	model  string // its name; empty for the only one there is
+	stream string // overrides the spec's source
+	// source, if not nil, is an open stream to use.
+	source   stream.Source
+	inFlight int // overrides the spec's, if above 0
+	secret   []byte
+	letters  *deadletter.List
+	logger   *slog.Logger
+	// started, if not nil, is given the trainer before it runs.
+	started func(*train.Trainer)
+}
+
+// reportEvery is how often a worker reports its positions.
+const reportEvery = time.Second
+
+// runWorker is a worker until ctx ends.
+func runWorker(ctx context.Context, c workerSettings) error {
+	id := life(c.name)
+	logger := c.logger.With("worker", id)
+	model, err := waitForModel(ctx, c.store, c.model, logger)
+	if err != nil {
+		return err
+	}
+	s, err := spec.Parse("spec of model "+model.Name, model.Spec)
+	if err != nil {
+		return err
+	}
+	if c.inFlight > 0 {
+		s.Training.InFlight = c.inFlight
+	}
+	source := c.source
+	if source == nil {
+		if source, err = openStream(ctx, s, c.stream, feature.Columns(s), c.secret, logger); err != nil {
+			return err
+		}
+		defer source.Close()
+	}
+	if err := sameStream(model, source.Identity()); err != nil {
+		return err
+	}
+	params, err := client.Dial(ctx, client.Config{Routes: c.store, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer params.Close()
+	trainer, err := train.New(train.Config{
+		Model: model.Model, Spec: s, Source: source, Params: params,
+		Ownership: assignments{c.store, model.Name, id},
+		Skipped: func(e *worker.Event, reason error) {
+			if c.letters != nil {
+				if _, err := c.letters.Add(deadletter.Of(e, reason)); err != nil {
+					logger.Warn("dead letter not written", "partition", e.Partition, "offset", e.Offset, "error", err)
+				}
+			}
+		},
+		Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	registration, err := c.store.JoinWorker(ctx, coordinator.Worker{ID: id, Model: model.Name})
+	if err != nil {
+		return err
+	}
+	logger.Info("worker joined", "model", model.Name)
+	if c.started != nil {
+		c.started(trainer)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return registration.Run(ctx) })
+	g.Go(func() error { return trainer.Run(ctx) })
+	g.Go(func() error { return reportPositions(ctx, trainer, registration, logger) })
+	return g.Wait()
+}
+
+// waitForModel returns a model once it has been applied.
+func waitForModel(ctx context.Context, store *meta.Store, name string, logger *slog.Logger) (coordinator.Model, error) {
+	for said := false; ; said = true {
+		model, err := store.Model(ctx, name)
+		if err == nil || !errors.Is(err, ps.ErrUnknownModel) {
+			return model, err
+		}
+		if !said {
+			logger.Info("waiting for the model to be applied (freshet model apply SPEC)", "model", name)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return coordinator.Model{}, ctx.Err()
+		}
+	}
+}
+
+// reportPositions tells the store where the trainer is, until ctx ends.
+func reportPositions(ctx context.Context, trainer *train.Trainer, registration *meta.WorkerRegistration, logger *slog.Logger) error {
+	ticks := time.NewTicker(reportEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return nil
+		}
+		var report coordinator.WorkerReport
+		for p, position := range trainer.Positions() {
+			report.Partitions = append(report.Partitions, coordinator.PartitionReport{
+				Partition: p, Position: position.Acknowledged, End: position.End, EndKnown: position.EndKnown,
+			})
+		}
+		slices.SortFunc(report.Partitions, func(a, b coordinator.PartitionReport) int { return int(a.Partition) - int(b.Partition) })
+		if err := registration.Report(ctx, report); err != nil && ctx.Err() == nil {
+			logger.Debug("positions not reported", "error", err)
+		}
+	}
+}
+
+// assignments are one worker's part of a model's assignments.
+type assignments struct {
+	store  *meta.Store
+	model  string
+	worker string
+}
+
+// WatchAssignment implements train.Ownership.
+func (a assignments) WatchAssignment(ctx context.Context) <-chan train.Assignment {
+	mine := make(chan train.Assignment)
+	go func() {
+		defer close(mine)
+		for all := range a.store.WatchAssignment(ctx, a.model) {
+			next := train.Assignment{Generation: all.Generation, Partitions: all.Partitions(a.worker), Workers: all.Workers}
+			select {
+			case mine <- next:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return mine
+}
+
+// sameStream returns an error unless the stream that was opened is the model's.
+func sameStream(model coordinator.Model, opened ps.StreamID) error {
+	if opened == model.Stream {
+		return nil
+	}
+	differs := "the file, or how the spec cuts it, is another"
+	if !files.SameSecret(opened, model.Stream) {
+		differs = otherSecret
+	}
+	return condition{
+		fmt.Sprintf("model %s learns from stream %s, what was opened is %s: %s", model.Name, model.Stream, opened, differs),
+		ps.ErrModelMismatch,
+	}
+}
+
+const otherSecret = "the secret is another: give the cluster's with --secret-file (freshet up keeps it in its --dir)"
+
+// readSecret returns the secret that masks identifiers. No path means no secret.
+func readSecret(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	secret, err := os.ReadFile(path)
+	if err == nil && len(secret) == 0 {
+		err = fmt.Errorf("%s is empty: %w", path, ps.ErrInvalid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	return secret, nil
+}
+
+// makeSecret returns the secret in a file, a new one if there is none.
+func makeSecret(path string) ([]byte, error) {
+	secret, err := os.ReadFile(path)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return secret, err
+	}
+	secret = []byte(rand.Text() + rand.Text())
+	return secret, os.WriteFile(path, secret, 0o600)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freshet-ml/freshet/coordinator/meta"
+	"github.com/freshet-ml/freshet/coordinator/meta/etcd"
+	"github.com/freshet-ml/freshet/ps"
+)
+
+// storeFlags are the flags of every role that talks to etcd.
+type storeFlags struct {
+	endpoints []string
+	cluster   string
+	leaseTTL  time.Duration
+}
+
+func (f *storeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&f.endpoints, "etcd", []string{"127.0.0.1:2379"}, "etcd endpoints, comma-separated host:port")
+	cmd.Flags().StringVar(&f.cluster, "cluster", "default", "name of the cluster; several can share an etcd")
+	cmd.Flags().DurationVar(&f.leaseTTL, "lease-ttl", 5*time.Second, "how long a silent process still counts as there")
+}
+
+func (f *storeFlags) dial(ctx context.Context, t *terminal) (*meta.Store, error) {
+	store, err := meta.Dial(ctx, meta.Config{Endpoints: f.endpoints, Cluster: f.cluster, LeaseTTL: f.leaseTTL, Logger: t.logger})
+	if errors.Is(err, ps.ErrUnavailable) {
+		return nil, fmt.Errorf("%w; start etcd or give its endpoints with --etcd", err)
+	}
+	return store, err
+}
+
+// advertised returns what others dial to reach a listener.
+func advertised(flag string, listener net.Listener) (string, error) {
+	if flag != "" {
+		return flag, nil
+	}
+	host, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return "", usageError{fmt.Errorf("listening at all addresses (%s): say with --advertise which host:port others reach it at", listener.Addr())}
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// hostName is a process's default name.
+func hostName(role string) string {
+	if host, err := os.Hostname(); err == nil && host != "" {
+		return role + "-" + host
+	}
+	return role
+}
+
+func newCoordinator(t *terminal) *cobra.Command {
+	var f storeFlags
+	var name, address, advertise, embedDir, embedURL string
+	var shards, nodesMin, workersMin int
+	var checkpoints epochSettings
+	cmd := &cobra.Command{
+		Use:   "coordinator",
+		Short: "Run a coordinator: who owns which shard, who reads which partition",
+		Example: `  freshet coordinator --etcd 10.0.0.1:2379 --listen 0.0.0.0:7400 \
+      --advertise coordinator:7400
+
+  # With an etcd of its own:
+  freshet coordinator --embed-etcd ./etcd --listen 127.0.0.1:7400`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t.talkative(cmd)
+			ctx := cmd.Context()
+			if err := ps.ValidShards(shards); err != nil {
+				return usageError{fmt.Errorf("--shards: %w", err)}
+			}
+			listener, err := listen(ctx, address)
+			if err != nil {
+				return err
+			}
+			defer listener.Close()
+			reach, err := advertised(advertise, listener)
+			if err != nil {
+				return err
+			}
+			if embedDir != "" {
+				server, err := etcd.Start(ctx, etcd.Config{Dir: embedDir, ClientURL: embedURL, Logger: t.logger})
+				if err != nil {
+					return err
+				}
+				defer server.Close()
+				f.endpoints = server.Endpoints()
+				t.logger.Info("etcd embedded", "endpoints", f.endpoints, "dir", embedDir)
+			}
+			store, err := f.dial(ctx, t)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			return untilStopped(ctx, runCoordinator(ctx, coordinatorSettings{
+				store: store, name: name, listener: listener, advertise: reach,
+				shards: shards, nodesMin: nodesMin, workersMin: workersMin, checkpoints: checkpoints, logger: t.logger,
+			}))
+		},
+	}
+	f.add(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&name, "name", hostName("coordinator"), "name of this process")
+	flags.StringVar(&address, "listen", "127.0.0.1:7400", "address to serve at")
+	flags.StringVar(&advertise, "advertise", "", "host:port that others reach it at (default: the listener's)")
+	flags.IntVar(&shards, "shards", 64, "shards of a new cluster, a power of two; fixed from then on")
+	flags.IntVar(&nodesMin, "nodes-min", 1, "nodes to wait for before shards are placed for the first time")
+	flags.IntVar(&workersMin, "workers-min", 1, "workers to wait for before a model's partitions are assigned for the first time")
+	flags.StringVar(&checkpoints.bucket, "checkpoints", "", "URL of where epochs are written: file:///dir, s3://, gs://, azblob:// (default: none are taken)")
+	checkpoints.add(cmd, time.Minute)
+	flags.StringVar(&embedDir, "embed-etcd", "", "run an etcd in this process, with its data in this directory")
+	flags.StringVar(&embedURL, "embed-etcd-url", "http://127.0.0.1:2379", "where the embedded etcd listens")
+	return cmd
+}
+
+func newPS(t *terminal) *cobra.Command {
+	var f storeFlags
+	var name, address, advertise string
+	var rowsMax int
+	cmd := &cobra.Command{
+		Use:     "ps",
+		Short:   "Run a parameter-server node",
+		Example: "  freshet ps --etcd 10.0.0.1:2379 --listen 0.0.0.0:7500 --advertise ps-0:7500",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t.talkative(cmd)
+			ctx := cmd.Context()
+			listener, err := listen(ctx, address)
+			if err != nil {
+				return err
+			}
+			defer listener.Close()
+			reach, err := advertised(advertise, listener)
+			if err != nil {
+				return err
+			}
+			store, err := f.dial(ctx, t)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			return untilStopped(ctx, runNode(ctx, nodeSettings{
+				store: store, name: name, listener: listener, advertise: reach, rowsMax: rowsMax, logger: t.logger,
+			}))
+		},
+	}
+	f.add(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&name, "name", hostName("ps"), "name of this process")
+	flags.StringVar(&address, "listen", "127.0.0.1:0", "address to serve at; port 0 takes a free one")
+	flags.StringVar(&advertise, "advertise", "", "host:port that others reach it at (default: the listener's)")
+	flags.IntVar(&rowsMax, "rows-max", 0, "rows that one table may have in one shard; a push beyond is refused (0: no bound)")
+	return cmd
+}
+
+func newWorker(t *terminal) *cobra.Command {
+	var f storeFlags
+	var name, model, stream, secretFile, lettersPath string
+	var inFlight int
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Run a worker: read a model's stream and learn from it",
+		Example: `  freshet worker --etcd 10.0.0.1:2379 --model shop --secret-file secret
+  freshet worker --stream file:///data/events.csv --dead-letters dead.jsonl`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t.talkative(cmd)
+			ctx := cmd.Context()
+			secret, err := readSecret(secretFile)
+			if err != nil {
+				return err
+			}
+			letters, closeLetters, err := openLetters(lettersPath)
+			if err != nil {
+				return err
+			}
+			defer closeLetters()
+			store, err := f.dial(ctx, t)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			return untilStopped(ctx, runWorker(ctx, workerSettings{
+				store: store, name: name, model: model, stream: stream, inFlight: inFlight,
+				secret: secret, letters: letters, logger: t.logger,
+			}))
+		},
+	}
+	f.add(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&name, "name", hostName("worker"), "name of this process")
+	flags.StringVar(&model, "model", "", "model to learn (default: the only one there is)")
+	flags.StringVar(&stream, "stream", "", "stream URL, in place of the spec's")
+	flags.StringVar(&secretFile, "secret-file", "", "file with the secret that masks identifiers; the same for all workers")
+	flags.StringVar(&lettersPath, "dead-letters", filepath.Join(os.TempDir(), "freshet-dead-letters.jsonl"), "file that lists rows that cannot be used, without their text")
+	flags.IntVar(&inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
+	return cmd
+}
