@@ -1,0 +1,67 @@
+# Freshet: build, run and test. `make help` lists the targets.
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO       ?= go
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+
+# The same settings for all but the race detector, so that tests and linters do not
+# compile once more what a build has compiled.
+export CGO_ENABLED := 0
+export GOFLAGS     := $(strip $(GOFLAGS) -trimpath)
+
+.PHONY: help build run test race fuzz check format bench proto clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+build: ## build bin/freshet, one static binary
+	@mkdir -p bin
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/freshet ./cmd/freshet
+
+run: ## run the main job: a cluster learns a simulated shop's clicks
+	@echo "building bin/freshet (the first build takes a minute or two; later ones a second) ..."
+	@$(MAKE) --no-print-directory build
+	bin/freshet up --example shop --events 1000000 --until-end
+
+test: ## run all tests; tests on real data need FRESHET_DATA=DIR
+	$(GO) vet ./...
+	$(GO) test ./...
+
+race: ## run all tests with the race detector
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+FUZZTIME ?= 20s
+fuzz: ## fuzz every decoder for FUZZTIME each
+	@grep -rHoE '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' . | sort | while IFS=: read -r file func; do \
+		echo "$$file $${func#func }"; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
+	done
+
+check: bin/golangci-lint bin/buf ## linters, formatting, generated code up to date
+	bin/golangci-lint run ./...
+	cd proto && ../bin/buf lint
+	@rm -rf bin/.proto
+	cd proto && ../bin/buf generate -o ../bin/.proto
+	diff -r --exclude='*.proto' --exclude='*.yaml' bin/.proto proto
+
+format: bin/golangci-lint ## format the code as check wants it
+	bin/golangci-lint fmt
+
+proto: bin/buf ## generate code from proto/
+	cd proto && ../bin/buf generate
+
+# Tools have modules of their own. Go builds them anew if their version changed, which
+# takes two minutes, and otherwise looks for a second.
+.PHONY: bin/golangci-lint bin/buf
+bin/golangci-lint:
+	@$(GO) build -C .ci/tools/lint -o ../../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/buf:
+	@$(GO) build -C .ci/tools/buf -o ../../../$@ github.com/bufbuild/buf/cmd/buf
+
+bench: ## benchmarks beside the code, then the store over the network
+	$(GO) test -run '^$$' -bench . -benchmem ./ps/... ./worker/...
+	@$(MAKE) --no-print-directory build
+	bin/freshet bench store
+
+clean: ## remove what was built
+	rm -rf bin
