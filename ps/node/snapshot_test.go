@@ -178,6 +178,7 @@ func TestASnapshotOfAShardThatIsElsewhereSaysSo(t *testing.T) {
 	both := map[ps.NodeID]string{"a": a.address, "b": b.address}
 	o.set(both, "a")
 	<-a.node.Ready()
+	<-b.node.Ready()
 	url, _ := bucketURL(t)
 	var got []checkpoint.Taken
 	if err := b.node.TakeSnapshots(t.Context(), "m", url, []checkpoint.Want{{Shard: 1}}, func(taken checkpoint.Taken) error {
