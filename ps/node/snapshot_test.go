@@ -141,7 +141,7 @@ func TestADamagedFileMakesItsShardAloneFallBack(t *testing.T) {
 
 	damage(t, dir, second.Shards[6].Files[1].Name) // the increment
 	damage(t, dir, second.Shards[2].Files[0].Name) // the full one, which both epochs reach
-	o.set(map[ps.NodeID]string{"b": b.address}, "b")
+	moveTo(t, o, c, "b", b.address)
 	progress, err := c.Applied(t.Context(), "m")
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +155,20 @@ func TestADamagedFileMakesItsShardAloneFallBack(t *testing.T) {
 		if got := shard.Partitions[0].Applied; got != applied {
 			t.Errorf("shard %d has applied %d, want %d", s, got, applied)
 		}
+	}
+}
+
+// moveTo makes one node own all shards and waits until the client knows it: it would
+// else ask the old one, which is still there.
+func moveTo(t *testing.T, o *ownership, c *client.Client, id ps.NodeID, address string) {
+	t.Helper()
+	before, err := c.Map(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.set(map[ps.NodeID]string{id: address}, id)
+	if _, err := c.Map(t.Context(), before.Version); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -216,7 +230,7 @@ func TestPushesGoOnWhileSnapshotsAreTaken(t *testing.T) {
 	cancel()
 	end := <-done
 	b := start(t, "b", o)
-	o.set(map[ps.NodeID]string{"b": b.address}, "b")
+	moveTo(t, o, c, "b", b.address)
 	progress, err := c.Applied(t.Context(), "m")
 	if err != nil {
 		t.Fatal(err)
