@@ -354,11 +354,15 @@ func TestWhatCannotBeReached(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"a port in use":     {[]string{"up", specFile, "--stream", events, "--until-end", "--listen", taken}, []string{taken, "in use", "--listen"}},
-		"no etcd":           {[]string{"worker", "--etcd", "127.0.0.1:1", "--dead-letters", filepath.Join(dir, "dead")}, []string{"127.0.0.1:1", "--etcd"}},
-		"nobody for status": {[]string{"status", "--coordinator", "127.0.0.1:1"}, []string{"127.0.0.1:1", "refused", "--coordinator"}},
-		"nobody to predict": {[]string{"predict", "--coordinator", "127.0.0.1:1", "--events", events, "--secret-file", secret}, []string{"127.0.0.1:1", "refused"}},
-		"nobody to audit":   {[]string{"audit", "--coordinator", "127.0.0.1:1", "--stream", events, "--secret-file", secret}, []string{"127.0.0.1:1", "refused"}},
+		"a port in use":        {[]string{"up", specFile, "--stream", events, "--until-end", "--listen", taken}, []string{taken, "in use", "--listen"}},
+		"no etcd":              {[]string{"worker", "--etcd", "127.0.0.1:1", "--dead-letters", filepath.Join(dir, "dead")}, []string{"127.0.0.1:1", "--etcd"}},
+		"nobody for status":    {[]string{"status", "--coordinator", "127.0.0.1:1"}, []string{"127.0.0.1:1", "refused", "--coordinator"}},
+		"nobody to checkpoint": {[]string{"checkpoint", "--coordinator", "127.0.0.1:1"}, []string{"127.0.0.1:1", "refused", "--coordinator"}},
+		"nobody with epochs":   {[]string{"epochs", "--coordinator", "127.0.0.1:1"}, []string{"127.0.0.1:1", "refused", "--coordinator"}},
+		"nobody to restore":    {[]string{"restore", "--epoch", "1", "--coordinator", "127.0.0.1:1"}, []string{"127.0.0.1:1", "refused", "--coordinator"}},
+		"nobody to verify":     {[]string{"verify", "--coordinator", "127.0.0.1:1"}, []string{"127.0.0.1:1", "refused", "--coordinator"}},
+		"nobody to predict":    {[]string{"predict", "--coordinator", "127.0.0.1:1", "--events", events, "--secret-file", secret}, []string{"127.0.0.1:1", "refused"}},
+		"nobody to audit":      {[]string{"audit", "--coordinator", "127.0.0.1:1", "--stream", events, "--secret-file", secret}, []string{"127.0.0.1:1", "refused"}},
 		"nobody to apply to": {
 			[]string{"model", "apply", specFile, "--coordinator", "127.0.0.1:1", "--stream", events, "--secret-file", secret},
 			[]string{"127.0.0.1:1", "refused"},

@@ -36,14 +36,9 @@ A shard that does not answer keeps its snapshot of the epoch before.`,
 		Example: "  freshet checkpoint --coordinator 127.0.0.1:7400",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			admin, err := dialAdmin(address)
-			if err != nil {
-				return err
-			}
-			defer admin.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), epochMax)
-			defer cancel()
-			taken, err := admin.TakeEpoch(ctx, model)
+			taken, err := ask(cmd.Context(), address, epochMax, func(ctx context.Context, a *admin) (coordinator.EpochTaken, error) {
+				return a.TakeEpoch(ctx, model)
+			})
 			if err != nil {
 				return err
 			}
@@ -65,6 +60,13 @@ A shard that does not answer keeps its snapshot of the epoch before.`,
 	return cmd
 }
 
+// listEpochs asks a coordinator for the epochs of a model.
+func listEpochs(ctx context.Context, address, model string) (coordinator.EpochList, error) {
+	return ask(ctx, address, adminMax, func(ctx context.Context, a *admin) (coordinator.EpochList, error) {
+		return a.Epochs(ctx, model)
+	})
+}
+
 func newEpochs(t *terminal) *cobra.Command {
 	var address, model string
 	cmd := &cobra.Command{
@@ -73,14 +75,7 @@ func newEpochs(t *terminal) *cobra.Command {
 		Example: "  freshet epochs --coordinator 127.0.0.1:7400 -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			admin, err := dialAdmin(address)
-			if err != nil {
-				return err
-			}
-			defer admin.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), adminMax)
-			defer cancel()
-			list, err := admin.Epochs(ctx, model)
+			list, err := listEpochs(cmd.Context(), address, model)
 			if err != nil {
 				return err
 			}
@@ -116,14 +111,9 @@ from its offsets. What was learned since is gone, but for epochs still kept.`,
 			if epoch == 0 {
 				return usageError{fmt.Errorf("give the epoch to go back to with --epoch (see freshet epochs)")}
 			}
-			admin, err := dialAdmin(address)
-			if err != nil {
-				return err
-			}
-			defer admin.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), adminMax)
-			defer cancel()
-			lineage, err := admin.Restore(ctx, model, ps.Epoch(epoch))
+			lineage, err := ask(cmd.Context(), address, adminMax, func(ctx context.Context, a *admin) (uint64, error) {
+				return a.Restore(ctx, model, ps.Epoch(epoch))
+			})
 			if err != nil {
 				return err
 			}
@@ -203,14 +193,7 @@ func (v verification) print(w io.Writer) {
 
 // verifyEpochs reads one epoch, or all if number is 0.
 func verifyEpochs(ctx context.Context, t *terminal, address, model string, number ps.Epoch) (v verification, err error) {
-	admin, err := dialAdmin(address)
-	if err != nil {
-		return v, err
-	}
-	defer admin.Close()
-	asking, cancel := context.WithTimeout(ctx, adminMax)
-	defer cancel()
-	list, err := admin.Epochs(asking, model)
+	list, err := listEpochs(ctx, address, model)
 	if err != nil {
 		return v, err
 	}

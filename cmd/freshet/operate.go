@@ -57,6 +57,21 @@ func asked(address string, err error) error {
 	return fmt.Errorf("coordinator at %s: %w", address, err)
 }
 
+// ask asks a coordinator one question, for at most so long.
+func ask[T any](ctx context.Context, address string, most time.Duration, question func(context.Context, *admin) (T, error)) (answer T, err error) {
+	a, err := dialAdmin(address)
+	if err != nil {
+		return answer, err
+	}
+	defer a.Close()
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	if answer, err = question(ctx, a); err != nil {
+		return answer, asked(address, err)
+	}
+	return answer, nil
+}
+
 // cluster is a command's view of a running cluster and one of its models.
 type cluster struct {
 	admin  *admin
@@ -120,16 +135,11 @@ func newStatus(t *terminal) *cobra.Command {
 		Example: "  freshet status --coordinator 127.0.0.1:7400 -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			admin, err := dialAdmin(address)
+			status, err := ask(cmd.Context(), address, adminMax, func(ctx context.Context, a *admin) (coordinator.Status, error) {
+				return a.Status(ctx)
+			})
 			if err != nil {
 				return err
-			}
-			defer admin.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), adminMax)
-			defer cancel()
-			status, err := admin.Status(ctx)
-			if err != nil {
-				return asked(address, err)
 			}
 			return t.result(status, func(w io.Writer) { printStatus(w, status) })
 		},
