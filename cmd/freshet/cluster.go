@@ -99,7 +99,9 @@ type nodeSettings struct {
 func runNode(ctx context.Context, c nodeSettings) error {
 	id := ps.NodeID(life(c.name))
 	logger := c.logger.With("node", id)
-	n, err := node.New(node.Config{ID: id, Ownership: c.store, RowsMax: c.rowsMax, Logger: logger})
+	copies := &onDemand{store: c.store, logger: logger, turn: make(chan struct{}, 1)}
+	defer copies.close()
+	n, err := node.New(node.Config{ID: id, Ownership: c.store, Copies: copies, RowsMax: c.rowsMax, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -126,6 +128,7 @@ type coordinatorSettings struct {
 	shards     int
 	nodesMin   int
 	workersMin int
+	standbys   int
 	// checkpoints, if it has a bucket, says where epochs go and when they are taken.
 	checkpoints epochSettings
 	logger      *slog.Logger
@@ -146,9 +149,11 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 	if _, err := c.store.CreateCluster(ctx, c.shards); err != nil {
 		return err
 	}
-	progress, closeProgress := lazyProgress(c.store, logger)
-	defer closeProgress()
-	settings := control.Config{Store: c.store, ID: id, NodesMin: c.nodesMin, WorkersMin: c.workersMin, Logger: logger}
+	progress := &onDemand{store: c.store, logger: logger, turn: make(chan struct{}, 1)}
+	defer progress.close()
+	settings := control.Config{
+		Store: c.store, ID: id, NodesMin: c.nodesMin, WorkersMin: c.workersMin, Standbys: c.standbys, Logger: logger,
+	}
 	serving := coordinatorserver.Config{Store: c.store, Progress: progress, Logger: logger}
 	if c.checkpoints.bucket != "" {
 		keeper, err := epochs.Open(ctx, epochs.Config{
@@ -184,8 +189,8 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 	return g.Wait()
 }
 
-// onDemand asks the shards for progress with a client that is made by its first
-// use, because a coordinator starts before there is a shard map.
+// onDemand asks the shards with a client that is made by its first use, because a
+// coordinator and a node start before there is a shard map.
 type onDemand struct {
 	store  *meta.Store
 	logger *slog.Logger
@@ -193,14 +198,11 @@ type onDemand struct {
 	client *client.Client
 }
 
-func lazyProgress(store *meta.Store, logger *slog.Logger) (*onDemand, func()) {
-	p := &onDemand{store: store, logger: logger, turn: make(chan struct{}, 1)}
-	return p, func() {
-		p.turn <- struct{}{}
-		if p.client != nil {
-			if err := p.client.Close(); err != nil {
-				logger.Debug("close the coordinator's client", "error", err)
-			}
+func (p *onDemand) close() {
+	p.turn <- struct{}{}
+	if p.client != nil {
+		if err := p.client.Close(); err != nil {
+			p.logger.Debug("close a client of the shards", "error", err)
 		}
 	}
 }
@@ -239,6 +241,15 @@ func (p *onDemand) TakeSnapshots(ctx context.Context, model, bucket string, want
 		return nil, err
 	}
 	return c.TakeSnapshots(ctx, model, bucket, wants)
+}
+
+// Follow brings what changes in shards of a model.
+func (p *onDemand) Follow(ctx context.Context, model string, shards <-chan []ps.ShardID, take func(*ps.Delta) error) error {
+	c, err := p.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Follow(ctx, model, shards, take)
 }
 
 // openStream opens the stream of a spec; override, if not empty, is used in place

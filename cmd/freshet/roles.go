@@ -60,10 +60,12 @@ func hostName(role string) string {
 	return role
 }
 
+const standbysUsage = "copies of every shard that other nodes keep, to take over within a second"
+
 func newCoordinator(t *terminal) *cobra.Command {
 	var f storeFlags
 	var name, address, advertise, embedDir, embedURL string
-	var shards, nodesMin, workersMin int
+	var shards, nodesMin, workersMin, standbys int
 	var checkpoints epochSettings
 	cmd := &cobra.Command{
 		Use:   "coordinator",
@@ -79,6 +81,9 @@ func newCoordinator(t *terminal) *cobra.Command {
 			ctx := cmd.Context()
 			if err := ps.ValidShards(shards); err != nil {
 				return usageError{fmt.Errorf("--shards: %w", err)}
+			}
+			if standbys < 0 {
+				return usageError{fmt.Errorf("--standbys %d: want at least 0", standbys)}
 			}
 			listener, err := listen(ctx, address)
 			if err != nil {
@@ -105,7 +110,7 @@ func newCoordinator(t *terminal) *cobra.Command {
 			defer store.Close()
 			return untilStopped(ctx, runCoordinator(ctx, coordinatorSettings{
 				store: store, name: name, listener: listener, advertise: reach,
-				shards: shards, nodesMin: nodesMin, workersMin: workersMin, checkpoints: checkpoints, logger: t.logger,
+				shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, checkpoints: checkpoints, logger: t.logger,
 			}))
 		},
 	}
@@ -117,6 +122,7 @@ func newCoordinator(t *terminal) *cobra.Command {
 	flags.IntVar(&shards, "shards", 64, "shards of a new cluster, a power of two; fixed from then on")
 	flags.IntVar(&nodesMin, "nodes-min", 1, "nodes to wait for before shards are placed for the first time")
 	flags.IntVar(&workersMin, "workers-min", 1, "workers to wait for before a model's partitions are assigned for the first time")
+	flags.IntVar(&standbys, "standbys", 0, standbysUsage)
 	flags.StringVar(&checkpoints.bucket, "checkpoints", "", "URL of where epochs are written: file:///dir, s3://, gs://, azblob:// (default: none are taken)")
 	checkpoints.add(cmd, time.Minute)
 	flags.StringVar(&embedDir, "embed-etcd", "", "run an etcd in this process, with its data in this directory")

@@ -40,6 +40,7 @@ type upSettings struct {
 	nodes    int
 	workers  int
 	shards   int
+	standbys int
 	inFlight int
 	untilEnd bool
 
@@ -91,6 +92,7 @@ Without, up works in a temporary directory, begins empty and leaves nothing.`,
 	flags.IntVar(&u.nodes, "nodes", 2, "parameter-server nodes")
 	flags.IntVar(&u.workers, "workers", 2, "workers")
 	flags.IntVar(&u.shards, "shards", 64, "shards of the cluster, a power of two")
+	flags.IntVar(&u.standbys, "standbys", 0, standbysUsage)
 	flags.IntVar(&u.inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	u.checkpoints.add(cmd, 30*time.Second)
 	flags.BoolVar(&u.untilEnd, "until-end", false, "end, audit and report when the stream has been learned")
@@ -103,6 +105,8 @@ func (u *upSettings) validate() error {
 		return usageError{fmt.Errorf("--nodes %d: want at least 1", u.nodes)}
 	case u.workers < 1:
 		return usageError{fmt.Errorf("--workers %d: want at least 1", u.workers)}
+	case u.standbys < 0:
+		return usageError{fmt.Errorf("--standbys %d: want at least 0", u.standbys)}
 	case u.events < 1:
 		return usageError{fmt.Errorf("--events %d: want at least 1", u.events)}
 	case u.inFlight < 0:
@@ -229,7 +233,7 @@ func (u *upSettings) cluster(ctx context.Context, t *terminal, store *meta.Store
 	g.Go(func() error {
 		return runCoordinator(life, coordinatorSettings{
 			store: store, name: "coordinator", listener: listener, advertise: listener.Addr().String(),
-			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, checkpoints: u.checkpoints, logger: t.logger,
+			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, standbys: u.standbys, checkpoints: u.checkpoints, logger: t.logger,
 		})
 	})
 	for i := range u.nodes {

@@ -48,6 +48,9 @@ type Config struct {
 	// WorkersMin is how many workers of a model must be there before its partitions
 	// are assigned for the first time. Default: 1.
 	WorkersMin int
+	// Standbys is how many copies of every shard are kept on other nodes, as far as
+	// there are nodes. Default: 0.
+	Standbys int
 	// Beside, if not nil, runs for as long as this coordinator leads. If it returns
 	// an error, leadership ends.
 	Beside func(ctx context.Context) error
@@ -64,9 +67,9 @@ func (c *Config) validate() error {
 	if err := coordinator.ValidID("coordinator", c.ID); err != nil {
 		return err
 	}
-	if c.NodesMin < 0 || c.WorkersMin < 0 || c.NodesWait < 0 || c.RetryDelay < 0 {
-		return fmt.Errorf("control with %d nodes, %d workers, wait %v, retry %v: want nothing negative: %w",
-			c.NodesMin, c.WorkersMin, c.NodesWait, c.RetryDelay, ps.ErrInvalid)
+	if c.NodesMin < 0 || c.WorkersMin < 0 || c.Standbys < 0 || c.NodesWait < 0 || c.RetryDelay < 0 {
+		return fmt.Errorf("control with %d nodes, %d workers, %d standbys, wait %v, retry %v: want nothing negative: %w",
+			c.NodesMin, c.WorkersMin, c.Standbys, c.NodesWait, c.RetryDelay, ps.ErrInvalid)
 	}
 	c.NodesMin, c.WorkersMin = max(c.NodesMin, 1), max(c.WorkersMin, 1)
 	if c.NodesWait == 0 {
@@ -129,7 +132,7 @@ func (c *Controller) lead(ctx context.Context) error {
 // follow observes, plans and acts until ctx ends.
 func (c *Controller) follow(ctx context.Context) error {
 	c.cfg.Logger.Info("leading the cluster", "id", c.cfg.ID)
-	limits := limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin}
+	limits := limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin, standbys: c.cfg.Standbys}
 	views := c.cfg.Store.WatchView(ctx)
 	var view coordinator.View
 	var waiting []string                 // as last logged
@@ -195,6 +198,9 @@ func (c *Controller) act(ctx context.Context, v coordinator.View, p plan) error 
 			for _, m := range p.moves {
 				c.cfg.Logger.Info("shards have a new owner", "shards", m.shards, "from", m.from, "to", m.to,
 					"because", m.why, "revision", revision)
+			}
+			if p.standbys > 0 {
+				c.cfg.Logger.Info("shards have other standbys", "shards", p.standbys, "revision", revision)
 			}
 		}
 	}

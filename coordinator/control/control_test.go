@@ -271,7 +271,7 @@ func TestRunAgainstOdds(t *testing.T) {
 	run(t, control.Config{Store: &meddler{Store: s, t: t, s: s, failures: 9}, ID: "c", RetryDelay: time.Millisecond})
 	t.Run("a map that somebody else has changed is planned anew", func(t *testing.T) {
 		v := until(t, s, "a complete map", complete)
-		if v.Shards[0] != (route.Shard{Owner: "a", Fence: 8}) {
+		if !v.Shards[0].Equal(route.Shard{Owner: "a", Fence: 8}) {
 			t.Errorf("shard 0 is %+v, want owner a with the fence after 7", v.Shards[0])
 		}
 	})

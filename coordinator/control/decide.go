@@ -13,6 +13,7 @@ import (
 // limits say what decide waits for.
 type limits struct {
 	nodesMin, workersMin int
+	standbys             int
 	// impatient: a cluster that has lost all its nodes has waited long enough for
 	// nodesMin of them to come back.
 	impatient bool
@@ -23,6 +24,8 @@ type plan struct {
 	// shards is the map to set, nil to leave it, and moves says what is new in it.
 	shards []route.Shard
 	moves  []move
+	// standbys is how many shards change them alone.
+	standbys int
 	// assignments are to be set, each with the generation it follows.
 	assignments []coordinator.Assignment
 	// waiting says, to people, what is not done yet and why.
@@ -64,16 +67,17 @@ func (p *plan) wait(format string, args ...any) {
 
 // placeShards gives shards without a living owner to living nodes.
 //
-// While no shard has one, the first node to come would get them all and keep them,
-// since a shard with a living owner stays where it is; so a cluster waits for its
-// nodes before it places the first shard. It does so without end when it was created,
-// and for a while when it has lost all of them: being out of balance is then better
-// than not being there.
+// While no shard has one, or a standby, which is as good, the first node to come would
+// get them all and keep them, since a shard with a living owner stays where it is; so
+// a cluster waits for its nodes before it places the first shard. It does so without
+// end when it was created, and for a while when it has lost all of them: being out of
+// balance is then better than not being there.
 func (p *plan) placeShards(v coordinator.View, l limits) {
 	live, replaced := living(v.Nodes)
+	lives := func(n ps.NodeID) bool { return slices.Contains(live, n) }
 	owned, placed := false, false
 	for _, s := range v.Shards {
-		owned = owned || slices.Contains(live, s.Owner)
+		owned = owned || lives(s.Owner) || slices.ContainsFunc(s.Standbys, lives)
 		placed = placed || s.Fence > 0
 	}
 	if len(live) == 0 {
@@ -87,12 +91,16 @@ func (p *plan) placeShards(v coordinator.View, l limits) {
 			return
 		}
 	}
-	next, changed := placement.Shards(v.Shards, live)
+	next, changed := placement.Shards(v.Shards, live, l.standbys)
 	if len(changed) == 0 {
 		return
 	}
 	p.shards = next
 	for _, id := range changed {
+		if v.Shards[id].Owner == next[id].Owner {
+			p.standbys++
+			continue
+		}
 		p.addMove(v.Shards[id].Owner, next[id].Owner, replaced)
 	}
 }

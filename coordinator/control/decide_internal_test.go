@@ -68,6 +68,7 @@ func TestDecisions(t *testing.T) {
 			w = newWorld(shards)
 			d.MaybeScanArgs(t, "nodes-min", &w.limits.nodesMin)
 			d.MaybeScanArgs(t, "workers-min", &w.limits.workersMin)
+			d.MaybeScanArgs(t, "standbys", &w.limits.standbys)
 			return ""
 		case "change":
 			for _, line := range strings.Split(d.Input, "\n") {
@@ -115,8 +116,14 @@ func describe(w *world, p plan) string {
 		out.WriteString("map:")
 		for _, s := range w.view.Shards {
 			fmt.Fprintf(&out, " %s/%d", s.Owner, s.Fence)
+			for _, n := range s.Standbys {
+				fmt.Fprintf(&out, "+%s", n)
+			}
 		}
 		out.WriteByte('\n')
+	}
+	if p.standbys > 0 {
+		fmt.Fprintf(&out, "%d shards have other standbys\n", p.standbys)
 	}
 	for _, a := range p.assignments {
 		fmt.Fprintf(&out, "model %s generation %d: %s\n", a.Model, w.view.Assignments[a.Model].Generation, strings.Join(a.Owners, " "))
@@ -138,6 +145,7 @@ func TestDecidingAgainGivesNothing(t *testing.T) {
 		w := newWorld(8)
 		w.limits.nodesMin = rapid.IntRange(1, 3).Draw(t, "nodesMin")
 		w.limits.workersMin = rapid.IntRange(1, 3).Draw(t, "workersMin")
+		w.limits.standbys = rapid.IntRange(0, 2).Draw(t, "standbys")
 		w.view.Models = []ps.Model{{Name: "m", Partitions: 5}, {Name: "n", Partitions: 2}}
 		for i := range rapid.IntRange(1, 20).Draw(t, "steps") {
 			id := fmt.Sprint(i)

@@ -146,7 +146,7 @@ func (s *Store) WatchMap(ctx context.Context) <-chan route.Map {
 			return m, m.Version, created, err
 		},
 		same: func(a, b route.Map) bool {
-			return slices.Equal(a.Shards, b.Shards) && maps.Equal(a.Addresses, b.Addresses)
+			return slices.EqualFunc(a.Shards, b.Shards, route.Shard.Equal) && maps.Equal(a.Addresses, b.Addresses)
 		},
 	})
 }

@@ -21,33 +21,83 @@ import (
 )
 
 // Shards returns the shard map that should follow current while the nodes of live
-// are the living, and the shards that differ, ascending. live may be in any order.
+// are the living and every shard should have the given number of standbys, and the
+// shards that differ, ascending. live may be in any order.
 //
-// A shard whose owner lives stays where it is. Every other one goes to the living
-// node with the fewest shards, of several the one whose ID sorts first; a map
-// placed from nothing is therefore even to within one shard. Without a living node
-// nothing changes: a dead owner stays in the map, where nobody can reach it, until
-// there is one to follow it, since a fence raised for no owner would say nothing.
-func Shards(current []route.Shard, live []ps.NodeID) (next []route.Shard, changed []ps.ShardID) {
+// A shard whose owner lives stays where it is. Every other one goes to a living standby
+// of its own, for that has a copy, of several the one with the fewest shards; if it has
+// none, to the living node with the fewest shards, of several the one whose ID sorts
+// first. A map placed from nothing is therefore even to within one shard. Without a
+// living node nothing changes: a dead owner stays in the map, where nobody can reach
+// it, until there is one to follow it, since a fence raised for no owner would say
+// nothing.
+//
+// Living standbys stay, too, as far as the number allows; what is missing is filled up
+// with the nodes that stand by for the fewest shards.
+func Shards(current []route.Shard, live []ps.NodeID, standbys int) (next []route.Shard, changed []ps.ShardID) {
 	next = slices.Clone(current)
 	nodes := ordered(live)
 	if len(nodes) == 0 {
 		return next, nil
 	}
-	held := make([]int, len(nodes))
-	for s, shard := range current {
-		if i, found := slices.BinarySearch(nodes, shard.Owner); found {
+	place := func(n ps.NodeID) int {
+		if i, found := slices.BinarySearch(nodes, n); found {
+			return i
+		}
+		return -1
+	}
+	held, copies := make([]int, len(nodes)), make([]int, len(nodes))
+	for _, shard := range current {
+		if i := place(shard.Owner); i >= 0 {
 			held[i]++
-		} else {
+		}
+		for _, n := range shard.Standbys {
+			if i := place(n); i >= 0 {
+				copies[i]++
+			}
+		}
+	}
+	for s, shard := range current {
+		if place(shard.Owner) >= 0 {
+			continue
+		}
+		to := fewest(held, func(i int) bool { return slices.Contains(shard.Standbys, nodes[i]) })
+		if to < 0 {
+			to = fewest(held, func(int) bool { return true })
+		}
+		held[to]++
+		next[s] = route.Shard{Owner: nodes[to], Fence: shard.Fence + 1, Standbys: shard.Standbys}
+	}
+	for s := range next {
+		next[s].Standbys = standing(next[s], nodes, copies, standbys)
+		if !next[s].Equal(current[s]) {
 			changed = append(changed, ps.ShardID(s))
 		}
 	}
-	for _, s := range changed {
-		to := fewest(held)
-		held[to]++
-		next[s] = route.Shard{Owner: nodes[to], Fence: current[s].Fence + 1}
-	}
 	return next, changed
+}
+
+// standing returns the standbys that a shard should have, and counts them in copies.
+func standing(shard route.Shard, nodes []ps.NodeID, copies []int, number int) (chosen []ps.NodeID) {
+	for _, n := range shard.Standbys {
+		i, lives := slices.BinarySearch(nodes, n)
+		switch {
+		case !lives:
+		case n == shard.Owner || len(chosen) == number:
+			copies[i]--
+		default:
+			chosen = append(chosen, n)
+		}
+	}
+	for len(chosen) < number {
+		i := fewest(copies, func(i int) bool { return nodes[i] != shard.Owner && !slices.Contains(chosen, nodes[i]) })
+		if i < 0 {
+			break // more are wanted than there are
+		}
+		copies[i]++
+		chosen = append(chosen, nodes[i])
+	}
+	return chosen
 }
 
 // Partitions returns the assignment that should follow current while the workers of
@@ -123,11 +173,12 @@ func quotas(held []int, n int) []int {
 	return quota
 }
 
-// fewest returns the position of the smallest count, of several the first.
-func fewest(counts []int) int {
-	at := 0
+// fewest returns the position of the smallest count that qualifies, of several the
+// first, or -1 if none does.
+func fewest(counts []int, qualifies func(i int) bool) int {
+	at := -1
 	for i, n := range counts {
-		if n < counts[at] {
+		if qualifies(i) && (at < 0 || n < counts[at]) {
 			at = i
 		}
 	}

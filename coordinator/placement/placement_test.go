@@ -48,7 +48,7 @@ func TestShards(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			current, live := drawShards(t), nodeIDs(drawNames(t, "live"))
 			before := slices.Clone(current)
-			next, changed := placement.Shards(current, live)
+			next, changed := placement.Shards(current, live, 0)
 			if diff := cmp.Diff(before, current); diff != "" {
 				t.Fatalf("the argument was written to (-before +after):\n%s", diff)
 			}
@@ -74,7 +74,7 @@ func TestShards(t *testing.T) {
 	t.Run("from nothing the shards are even to within one", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			live := nodeIDs(drawNames(t, "live"))
-			next, _ := placement.Shards(make([]route.Shard, 64), live)
+			next, _ := placement.Shards(make([]route.Shard, 64), live, 0)
 			count := make(map[ps.NodeID]int)
 			for _, s := range next {
 				count[s.Owner]++
@@ -89,7 +89,7 @@ func TestShards(t *testing.T) {
 	t.Run("shards that must move go to who has fewest", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			current, live := drawShards(t), nodeIDs(drawNames(t, "live"))
-			next, changed := placement.Shards(current, live)
+			next, changed := placement.Shards(current, live, 0)
 			// Whoever was given a shard had, before the last one, no more than anybody.
 			count := make(map[ps.NodeID]int)
 			for _, s := range next {
@@ -107,13 +107,81 @@ func TestShards(t *testing.T) {
 	t.Run("the order and doubles of the living do not matter", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			current, live := drawShards(t), nodeIDs(drawNames(t, "live"))
-			want, _ := placement.Shards(current, live)
+			want, _ := placement.Shards(current, live, 0)
 			shuffled := append(rapid.Permutation(live).Draw(t, "order"), live...)
-			got, _ := placement.Shards(current, shuffled)
+			got, _ := placement.Shards(current, shuffled, 0)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("live %v and %v place differently (-first +second):\n%s", live, shuffled, diff)
 			}
 		})
+	})
+}
+
+func TestStandbys(t *testing.T) {
+	var promoted int
+	rapid.Check(t, func(t *rapid.T) {
+		current, live := drawShards(t), nodeIDs(drawNames(t, "live"))
+		number := rapid.IntRange(0, 3).Draw(t, "standbys")
+		for s := range current {
+			for _, n := range nodeIDs(drawNames(t, "standbys")) {
+				if n != current[s].Owner {
+					current[s].Standbys = append(current[s].Standbys, n)
+				}
+			}
+		}
+		next, changed := placement.Shards(current, live, number)
+		for s, was := range current {
+			now := next[s]
+			if len(live) == 0 {
+				if !now.Equal(was) {
+					t.Fatalf("shard %d: %+v -> %+v although nobody lives", s, was, now)
+				}
+				continue
+			}
+			for _, n := range now.Standbys {
+				if n == now.Owner || !slices.Contains(live, n) {
+					t.Fatalf("shard %d: %+v with live %v: %s cannot stand by", s, now, live, n)
+				}
+			}
+			if want := min(number, len(live)-1); len(now.Standbys) != want || len(slices.Compact(slices.Sorted(slices.Values(now.Standbys)))) != want {
+				t.Fatalf("shard %d: standbys %v with live %v, want %d of them", s, now.Standbys, live, want)
+			}
+			livingStandby := slices.ContainsFunc(was.Standbys, func(n ps.NodeID) bool { return slices.Contains(live, n) })
+			if now.Owner != was.Owner && livingStandby {
+				promoted++
+				if !slices.Contains(was.Standbys, now.Owner) {
+					t.Fatalf("shard %d: %+v -> %+v with live %v: a standby was passed over", s, was, now, live)
+				}
+			}
+			for i, n := range was.Standbys {
+				if i < number && slices.Contains(live, n) && n != now.Owner && !slices.Contains(now.Standbys, n) {
+					t.Fatalf("shard %d: %+v -> %+v with live %v: %s has a copy and was sent away", s, was, now, live, n)
+				}
+			}
+			if listed := slices.Contains(changed, ps.ShardID(s)); listed == now.Equal(was) {
+				t.Fatalf("shard %d: %+v -> %+v: listed as changed: %v", s, was, now, listed)
+			}
+		}
+		if again, changed := placement.Shards(next, live, number); len(changed) > 0 {
+			t.Fatalf("planning again changes the plan: %v\n%s", changed, cmp.Diff(next, again))
+		}
+	})
+	if promoted == 0 {
+		t.Error("no standby was promoted: the test does not test")
+	}
+	t.Run("from nothing the copies are even to within one", func(t *testing.T) {
+		next, _ := placement.Shards(make([]route.Shard, 64), nodeIDs(names[:5]), 2)
+		count := make(map[ps.NodeID]int)
+		for _, s := range next {
+			for _, n := range s.Standbys {
+				count[n]++
+			}
+		}
+		for _, n := range nodeIDs(names[:5]) {
+			if count[n] < 25 || count[n] > 26 {
+				t.Errorf("128 copies on 5 nodes: %v", count)
+			}
+		}
 	})
 }
 
@@ -201,7 +269,7 @@ func TestTranscript(t *testing.T) {
 			d.ScanArgs(t, "shards", &n)
 			shards = make([]route.Shard, n)
 		case "nodes":
-			next, changed := placement.Shards(shards, nodeIDs(live))
+			next, changed := placement.Shards(shards, nodeIDs(live), 0)
 			shards = next
 			for s, shard := range shards {
 				fmt.Fprintf(&out, "%s/%d ", gocmp.Or(string(shard.Owner), "-"), shard.Fence)

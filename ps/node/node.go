@@ -40,6 +40,8 @@ type Config struct {
 	ID ps.NodeID
 	// Ownership says what it owns.
 	Ownership Ownership
+	// Copies, if not nil, brings the copies that the map says the node keeps.
+	Copies Copies
 	// Stripes is the number of writers. Default: one per processor.
 	Stripes int
 	// RowsMax bounds the rows of one table in one shard; a push beyond it is
@@ -71,7 +73,8 @@ const pullBytesMax = 64 << 20
 type Node struct {
 	config  Config
 	stripes []*stripe
-	stopped chan struct{} // closed when Run returns
+	standbys standbys
+	stopped  chan struct{} // closed when Run returns
 
 	mu     sync.RWMutex
 	routes route.Map         // guarded by mu
@@ -93,6 +96,7 @@ func New(c Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{config: c, stopped: make(chan struct{}), ready: make(chan struct{})}
+	n.standbys = standbys{node: n, models: make(map[string]*modelCopies)}
 	for range c.Stripes {
 		n.stripes = append(n.stripes, newStripe(n.config.RowsMax, c.Logger))
 	}
@@ -119,6 +123,7 @@ func (n *Node) follow(ctx context.Context) error {
 	var mapKnown, modelsKnown bool
 	var openings sync.WaitGroup
 	defer openings.Wait()
+	defer n.standbys.wg.Wait()
 	for {
 		select {
 		case m, ok := <-maps:
@@ -135,6 +140,7 @@ func (n *Node) follow(ctx context.Context) error {
 			return nil
 		}
 		if mapKnown && modelsKnown {
+			n.standbys.hold(ctx, current, models)
 			missing, mapped := n.take(ctx, current, models), len(current.Shards) > 0
 			openings.Go(func() {
 				n.open(ctx, missing)

@@ -46,13 +46,20 @@ func newOwnership(models ...ps.Model) *ownership {
 	return &ownership{changed: make(chan struct{}), models: models}
 }
 
-// set makes the given nodes own the shards in turn, under a raised fence.
+// set makes the given nodes own the shards in turn, under a raised fence, with nobody
+// standing by.
 func (o *ownership) set(addresses map[ps.NodeID]string, owners ...ps.NodeID) {
+	o.setWith(addresses, nil, owners...)
+}
+
+// setWith is set with standbys.
+func (o *ownership) setWith(addresses map[ps.NodeID]string, standbys []ps.NodeID, owners ...ps.NodeID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	next := route.Map{Version: o.current.Version + 1, Shards: make([]route.Shard, shards), Addresses: addresses}
 	for s := range next.Shards {
 		next.Shards[s].Owner = owners[s%len(owners)]
+		next.Shards[s].Standbys = standbys
 		next.Shards[s].Fence = 1
 		if len(o.current.Shards) > 0 {
 			next.Shards[s].Fence = o.current.Shards[s].Fence
@@ -105,6 +112,17 @@ func (o *ownership) WatchModels(ctx context.Context) <-chan []ps.Model {
 	return models
 }
 
+// copies brings copies from other nodes.
+type copies struct{ o *ownership }
+
+func (c copies) Follow(ctx context.Context, model string, shards <-chan []ps.ShardID, take func(*ps.Delta) error) error {
+	cl, err := client.Dial(ctx, client.Config{Routes: c.o, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil //nolint:nilerr // the test is over
+	}
+	return errors.Join(cl.Follow(ctx, model, shards, take), cl.Close())
+}
+
 // running is a node that serves on loopback until stop.
 type running struct {
 	address string
@@ -115,7 +133,7 @@ type running struct {
 func start(t *testing.T, id ps.NodeID, o *ownership) *running {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	n, err := node.New(node.Config{ID: id, Ownership: o, Stripes: 3, Logger: logger})
+	n, err := node.New(node.Config{ID: id, Ownership: o, Copies: copies{o}, Stripes: 3, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

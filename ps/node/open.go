@@ -12,6 +12,7 @@ import (
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
+	"github.com/freshet-ml/freshet/ps/delta"
 	"github.com/freshet-ml/freshet/ps/shard"
 )
 
@@ -28,6 +29,18 @@ type opened struct {
 	// it was loaded from and what was written of it since. An increment of any of
 	// them is a true one; of any other file it would mix two histories.
 	files []checkpoint.File
+	// feed is what is published of the shard; nil while nobody follows.
+	feed *delta.Feed
+	// turn is held while a snapshot is under way: there is one at a time, for an epoch
+	// or for a copy.
+	turn chan struct{}
+	// promoted: it was a copy before.
+	promoted bool
+}
+
+// newOpened returns a shard that descends from the given files.
+func newOpened(s *shard.Shard, files ...checkpoint.File) *opened {
+	return &opened{Shard: s, files: files, turn: make(chan struct{}, 1)}
 }
 
 // filesMax bounds opened.files. Only the newest committed file is asked for, and at
@@ -101,7 +114,8 @@ func (n *Node) openModel(ctx context.Context, name string, list []opening) (left
 		}
 		defer source.bucket.Close()
 	}
-	var mu sync.Mutex // guards left and err
+	var mu sync.Mutex // guards left, err and promoted
+	promoted := 0
 	var loads errgroup.Group
 	loads.SetLimit(len(n.stripes))
 	for _, o := range list {
@@ -110,15 +124,19 @@ func (n *Node) openModel(ctx context.Context, name string, list []opening) (left
 			if loadErr == nil {
 				loadErr = n.install(ctx, o, loaded)
 			}
-			if loadErr != nil {
-				mu.Lock()
-				defer mu.Unlock()
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case loadErr != nil:
 				left, err = append(left, o), loadErr
+			case loaded.promoted:
+				promoted++
 			}
 			return nil
 		})
 	}
 	_ = loads.Wait() // failures are in left
+	n.config.Logger.Info("shards opened", "model", name, "promoted", promoted, "restored", len(list)-len(left)-promoted, "left", len(left), "epoch", epoch.Number)
 	return left, err
 }
 
@@ -154,11 +172,14 @@ func (s *epochSource) manifest(ctx context.Context, r checkpoint.Retained) (chec
 	return m, err
 }
 
-// load returns a shard as the newest epoch of the lineage has it that can be read
-// whole. A damaged file makes this shard alone fall back to an older epoch, and at
+// load returns the copy that was kept of a shard, if it may be promoted, else the shard
+// as the newest epoch of the lineage has it that can be read whole. A damaged file makes this shard alone fall back to an older epoch, and at
 // last to nothing: it is then taught more of the stream again. What cannot be read
 // just now is an error.
 func (n *Node) load(ctx context.Context, o opening, source *epochSource) (*opened, error) {
+	if promoted, err := n.promote(ctx, o, source); promoted != nil || err != nil {
+		return promoted, err
+	}
 	for _, retained := range source.epoch.Retained {
 		if retained.Lineage != source.epoch.Lineage {
 			continue
@@ -180,7 +201,7 @@ func (n *Node) load(ctx context.Context, o opening, source *epochSource) (*opene
 	if err != nil {
 		return nil, err
 	}
-	return &opened{Shard: fresh}, nil
+	return newOpened(fresh), nil
 }
 
 // loadFrom returns a shard as an epoch has it.
@@ -192,7 +213,7 @@ func loadFrom(ctx context.Context, o opening, m checkpoint.Manifest, bucket *che
 	files := m.Shards[o.config.ID].Files
 	if len(files) == 0 {
 		fresh, err := shard.New(o.config)
-		return &opened{Shard: fresh}, err
+		return newOpened(fresh), err
 	}
 	loader, err := shard.Load(o.config)
 	if err != nil {
@@ -207,9 +228,7 @@ func loadFrom(ctx context.Context, o opening, m checkpoint.Manifest, bucket *che
 	if err != nil {
 		return nil, err
 	}
-	result := &opened{Shard: loaded}
-	result.wrote(files[len(files)-1])
-	return result, nil
+	return newOpened(loaded, files[len(files)-1]), nil
 }
 
 // loadFile hands one file to the loader.
@@ -239,7 +258,7 @@ func loadFile(ctx context.Context, o opening, f checkpoint.File, bucket *checkpo
 		if stride == checkpoint.TombstoneBytes {
 			return fmt.Errorf("file %s has tombstones, which this version does not write: %w", f.Name, ps.ErrCorrupt)
 		}
-		if err := loader.Rows(shard.Block{Table: table, Stride: stride, Rows: rows}); err != nil {
+		if err := loader.Rows(ps.Block{Table: table, Stride: stride, Rows: rows}); err != nil {
 			return fmt.Errorf("file %s: %w", f.Name, err)
 		}
 	}

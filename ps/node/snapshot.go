@@ -75,12 +75,16 @@ func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, mo
 		taken.Err = fmt.Errorf("snapshot of shard %d: %w", w.Shard, err)
 		return taken
 	}
-	var held *opened
+	held, err := s.takeTurn(ctx, model, w.Shard, stopped)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { <-held.turn }()
 	var snapshot *shard.Snapshot
 	var head checkpoint.Head
-	err := s.call(ctx, stopped, func(s *stripe) (err error) {
-		if held, err = s.shard(model, w.Shard); err != nil {
-			return err
+	err = s.call(ctx, stopped, func(s *stripe) (err error) {
+		if now, err := s.shard(model, w.Shard); err != nil || now != held {
+			return errors.Join(err, fmt.Errorf("it was opened anew meanwhile: %w", ps.ErrNoOwner))
 		}
 		progress := held.Progress()
 		parent, descends := held.file(w.Parent)
@@ -105,7 +109,12 @@ func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, mo
 	}
 	// The snapshot is given up at the end even if ctx has ended: while it is under
 	// way, pushes copy rows for it.
-	defer func() { _ = s.do(context.WithoutCancel(ctx), func(*stripe) { snapshot.Close() }) }()
+	defer func() {
+		_ = s.call(context.WithoutCancel(ctx), stopped, func(*stripe) error {
+			snapshot.Close()
+			return nil
+		})
+	}()
 	file, err := s.write(ctx, bucket, snapshot, head, stopped)
 	if err != nil {
 		return fail(err)
@@ -118,6 +127,25 @@ func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, mo
 	}
 	taken.File = file
 	return taken
+}
+
+// takeTurn waits until no snapshot of a shard is under way and keeps others from
+// beginning one. Whoever has the turn gives it back by reading from it.
+func (s *stripe) takeTurn(ctx context.Context, model string, id ps.ShardID, stopped <-chan struct{}) (held *opened, err error) {
+	if err := s.call(ctx, stopped, func(s *stripe) (err error) {
+		held, err = s.shard(model, id)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	select {
+	case held.turn <- struct{}{}:
+		return held, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-stopped:
+		return nil, fmt.Errorf("node stopped: %w", ps.ErrUnavailable)
+	}
 }
 
 // head describes a snapshot in its file.
@@ -143,7 +171,7 @@ func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot 
 	defer w.Abort()
 	buffer := make([]byte, shard.BlockBytes)
 	for {
-		var block shard.Block
+		var block ps.Block
 		err := s.call(ctx, stopped, func(*stripe) (err error) {
 			block, err = snapshot.Read(buffer)
 			return err

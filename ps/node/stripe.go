@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/shard"
@@ -25,6 +26,7 @@ type stripe struct {
 	models map[string]ps.Model
 	total  int                               // shards of the cluster
 	shards map[string]map[ps.ShardID]*opened // by model; nil while a shard is being opened
+	ticks  <-chan time.Time                  // when deltas are due; nil while nobody follows
 }
 
 func newStripe(rowsMax int, logger *slog.Logger) *stripe {
@@ -45,6 +47,8 @@ func (s *stripe) run(ctx context.Context) error {
 		select {
 		case op := <-s.ops:
 			op(s)
+		case <-s.ticks:
+			s.publishAll()
 		case <-ctx.Done():
 			return nil
 		}
@@ -75,6 +79,9 @@ func (s *stripe) hold(owned map[ps.ShardID]ps.Fence, models []ps.Model, shards i
 		s.logger.Info("shard given up", "shard", id, "fence", fence)
 		delete(s.fences, id)
 		for _, held := range s.shards {
+			if held[id] != nil && held[id].feed != nil {
+				held[id].feed.Close()
+			}
 			delete(held, id)
 		}
 	}
@@ -155,5 +162,9 @@ func (s *stripe) push(u *ps.Update, item *ps.Item) ps.Answer {
 	if err != nil {
 		return ps.Answer{Shard: item.Shard, Outcome: ps.Refused, Err: err}
 	}
-	return held.Push(u, item)
+	answer := held.Push(u, item)
+	if held.feed != nil && held.ChangedBytes() >= deltaBytes {
+		held.publish()
+	}
+	return answer
 }

@@ -5,6 +5,7 @@ package route
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/freshet-ml/freshet/ps"
 )
@@ -15,6 +16,14 @@ type Shard struct {
 	Owner ps.NodeID `json:"owner,omitempty"`
 	// Fence numbers the ownership. It rises with every change of Owner.
 	Fence ps.Fence `json:"fence"`
+	// Standbys are nodes that keep a copy, of which one becomes the owner if the owner
+	// is gone. Who they are says nothing of what they have.
+	Standbys []ps.NodeID `json:"standbys,omitempty"`
+}
+
+// Equal reports whether s and o say the same.
+func (s Shard) Equal(o Shard) bool {
+	return s.Owner == o.Owner && s.Fence == o.Fence && slices.Equal(s.Standbys, o.Standbys)
 }
 
 // Map is the shard map at one version.
@@ -66,4 +75,15 @@ func (m Map) Owned(node ps.NodeID) map[ps.ShardID]ps.Fence {
 		}
 	}
 	return owned
+}
+
+// StandsBy returns the shards that a node keeps a copy of, ascending.
+func (m Map) StandsBy(node ps.NodeID) []ps.ShardID {
+	var shards []ps.ShardID
+	for s, shard := range m.Shards {
+		if slices.Contains(shard.Standbys, node) {
+			shards = append(shards, ps.ShardID(s))
+		}
+	}
+	return shards
 }

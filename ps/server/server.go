@@ -27,6 +27,7 @@ type Shards interface {
 	Push(ctx context.Context, u *ps.Update) ([]ps.Answer, error)
 	Applied(ctx context.Context, model string, shards []ps.ShardID) ([]ps.ShardProgress, error)
 	TakeSnapshots(ctx context.Context, model, bucket string, wants []checkpoint.Want, done func(checkpoint.Taken) error) error
+	Follow(ctx context.Context, model string, changes <-chan ps.FollowChange, send func(*ps.News) error) error
 }
 
 // Routes gives the shard map: the current one first, then newer ones. Its channel
@@ -58,6 +59,7 @@ func Register(s *grpc.Server, shards Shards, routes Routes) *health.Server {
 	if shards != nil {
 		psv1.RegisterParametersServer(s, &parameters{shards: shards})
 		psv1.RegisterSnapshotsServer(s, &snapshots{shards: shards})
+		psv1.RegisterCopiesServer(s, &copies{shards: shards})
 	}
 	psv1.RegisterRoutesServer(s, &routesServer{routes: routes})
 	state := health.NewServer()
@@ -136,6 +138,38 @@ func (s *snapshots) Take(req *psv1.TakeRequest, stream grpc.ServerStreamingServe
 			return err
 		}
 		return stream.Send(m)
+	}))
+}
+
+type copies struct {
+	psv1.UnimplementedCopiesServer
+	shards Shards
+}
+
+// Follow sends while it receives.
+func (c *copies) Follow(stream grpc.BidiStreamingServer[psv1.FollowRequest, psv1.FollowResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	changes := make(chan ps.FollowChange, 1)
+	changes <- wire.FollowChange(first)
+	go func() { // until the follower hangs up, or this call has returned
+		defer close(changes)
+		for {
+			req, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case changes <- wire.FollowChange(req):
+			case <-stream.Context().Done():
+				return
+			}
+		}
+	}()
+	return wire.ToStatus(c.shards.Follow(stream.Context(), first.GetModel(), changes, func(n *ps.News) error {
+		return stream.Send(wire.FollowResponse(n))
 	}))
 }
 

@@ -23,6 +23,8 @@ type Loader struct {
 	shard *Shard
 	head  Head // of the latest snapshot
 	begun bool
+	part  int  // of the latest delta
+	more  bool // the latest delta has more parts
 	err   error
 }
 
@@ -86,14 +88,14 @@ func (l *Loader) begin(h Head) error {
 // snapshot, a seq that is not above the head's Since or is above its Seq, or an
 // element that is not finite; ps.ErrOutOfMemory if a table would have more rows
 // than RowsMax; ps.ErrInvalid if no snapshot was begun.
-func (l *Loader) Rows(b Block) error {
+func (l *Loader) Rows(b ps.Block) error {
 	if l.err == nil {
 		l.err = l.rows(b)
 	}
 	return l.err
 }
 
-func (l *Loader) rows(b Block) error {
+func (l *Loader) rows(b ps.Block) error {
 	s := l.shard
 	if !l.begun {
 		return fmt.Errorf("shard %d: rows before the head of their snapshot: %w", s.config.ID, ps.ErrInvalid)
@@ -137,6 +139,9 @@ func (l *Loader) Shard() (*Shard, error) {
 }
 
 func (l *Loader) finish() error {
+	if l.more {
+		return fmt.Errorf("shard %d: the delta to seq %d is not complete: %w", l.shard.config.ID, l.head.Seq, ps.ErrCorrupt)
+	}
 	if !l.begun {
 		return fmt.Errorf("shard %d: no snapshot to load: %w", l.shard.config.ID, ps.ErrInvalid)
 	}

@@ -62,6 +62,8 @@ type Shard struct {
 	// state: a shard that is opened anew begins without.
 	generations []ps.Generation
 	snapshot    *Snapshot // under way, or nil
+	recording   bool      // of what changes, for Delta
+	since       uint64    // seq of the last delta, or of Record
 }
 
 // New returns the shard before its first event: no rows, and every partition at

@@ -9,7 +9,7 @@ import (
 	"github.com/freshet-ml/freshet/ps/table"
 )
 
-// BlockBytes is the most that a Block of a snapshot has, and so a good size for
+// BlockBytes is the most that a ps.Block of a snapshot has, and so a good size for
 // the buffers of Snapshot.Read.
 const BlockBytes = table.BlockBytes
 
@@ -22,16 +22,6 @@ type Head struct {
 	// applied before, and is in rows and offsets, or after, and is in neither.
 	// Rows counts all stored rows then, also those that are not in an increment.
 	ps.ShardProgress
-}
-
-// Block is some rows of one table, as they are in a snapshot.
-type Block struct {
-	Table ps.TableID
-	// Stride is the bytes of each row: 16 and those of its elements.
-	Stride int
-	// Rows are whole rows in no particular order, each key and seq as 8 bytes, then
-	// weights and the optimizer's state, little endian and without padding.
-	Rows []byte
 }
 
 // Snapshot reads a shard as it was at one boundary between two pushes, while
@@ -110,9 +100,9 @@ func (sn *Snapshot) Head() Head { return sn.head }
 // At the end it returns io.EOF, and another snapshot may begin. It wraps
 // ps.ErrInvalid if dst is too short for a row (BlockBytes never is), or if the
 // snapshot was closed before its end. It allocates nothing.
-func (sn *Snapshot) Read(dst []byte) (Block, error) {
+func (sn *Snapshot) Read(dst []byte) (ps.Block, error) {
 	if sn.err != nil {
-		return Block{}, sn.err
+		return ps.Block{}, sn.err
 	}
 	for ; sn.next < len(sn.tables); sn.next++ {
 		rows, err := sn.tables[sn.next].Read(dst)
@@ -120,13 +110,13 @@ func (sn *Snapshot) Read(dst []byte) (Block, error) {
 			continue
 		}
 		if err != nil {
-			return Block{}, fmt.Errorf("shard %d: %w", sn.shard.config.ID, err)
+			return ps.Block{}, fmt.Errorf("shard %d: %w", sn.shard.config.ID, err)
 		}
-		return Block{ps.TableID(sn.next), sn.shard.tables[sn.next].Stride(), rows}, nil
+		return ps.Block{Table: ps.TableID(sn.next), Stride: sn.shard.tables[sn.next].Stride(), Rows: rows}, nil
 	}
 	sn.err = io.EOF
 	sn.shard.snapshot = nil
-	return Block{}, io.EOF
+	return ps.Block{}, io.EOF
 }
 
 // Close ends the snapshot, read or not, and frees its memory. It may be called any

@@ -98,7 +98,7 @@ func differ(got, want []map[ps.Key]string) string {
 // file is one snapshot of a chain.
 type file struct {
 	head   shard.Head
-	blocks []shard.Block
+	blocks []ps.Block
 }
 
 func load(c shard.Config, chain []file) (*shard.Shard, error) {
@@ -448,8 +448,8 @@ func FuzzLoad(f *testing.F) {
 		head := shard.Head{Since: since, ShardProgress: ps.ShardProgress{Shard: 1, Fence: 1, Seq: seq, Rows: count, Partitions: []ps.Progress{
 			{Applied: ps.Offset(applied), Trained: trained, Fingerprint: ps.Fingerprint{Count: trained}}, {},
 		}}}
-		block := shard.Block{Table: ps.TableID(table), Stride: stride, Rows: rows}
-		loaded, err := load(config(model(nPartitions), 2), []file{full, {head, []shard.Block{block}}})
+		block := ps.Block{Table: ps.TableID(table), Stride: stride, Rows: rows}
+		loaded, err := load(config(model(nPartitions), 2), []file{full, {head, []ps.Block{block}}})
 		if err != nil {
 			if !errors.Is(err, ps.ErrCorrupt) || loaded != nil {
 				t.Errorf("%v, want ps.ErrCorrupt and no shard", err)

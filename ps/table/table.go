@@ -53,6 +53,7 @@ type Table struct {
 	index       index
 	rows        slabs
 	snapshot    *Snapshot // under way, or nil
+	changes     *changes  // since Record, or nil
 
 	// Scratch of one call.
 	found   location
@@ -98,11 +99,14 @@ func New(c Config) (*Table, error) {
 func (t *Table) Len() int { return t.rows.len }
 
 // Bytes returns the memory of rows and index, used or reserved, and of the
-// before-images of a snapshot under way.
+// before-images of a snapshot under way and the changes that are noted.
 func (t *Table) Bytes() int {
 	n := t.rows.bytes() + len(t.index.cells)*4
 	if t.snapshot != nil {
 		n += t.snapshot.bytes()
+	}
+	if t.changes != nil {
+		n += t.changes.bytes()
 	}
 	return n
 }
@@ -236,6 +240,9 @@ func (t *Table) apply(keys []ps.Key, values []byte, seq uint64) {
 	}
 	if t.snapshot != nil {
 		t.snapshot.save(t.found.rows[:len(keys)], seq)
+	}
+	if t.changes != nil {
+		t.changes.note(t.found.rows[:len(keys)], t.rows.len)
 	}
 	t.elements.apply(&t.rows, t.found.rows[:len(keys)], values, seq)
 }

@@ -181,18 +181,8 @@ func Pull(req *psv1.PullRequest) (*ps.Pull, error) {
 // AppliedResponse returns shards as a message.
 func AppliedResponse(shards []ps.ShardProgress) *psv1.AppliedResponse {
 	resp := &psv1.AppliedResponse{Shards: make([]*psv1.ShardProgress, len(shards))}
-	for i, s := range shards {
-		m := &psv1.ShardProgress{
-			Shard: uint32(s.Shard), Fence: uint64(s.Fence), Seq: s.Seq, Rows: s.Rows,
-			Partitions: make([]*psv1.Progress, len(s.Partitions)),
-		}
-		for k, p := range s.Partitions {
-			m.Partitions[k] = &psv1.Progress{
-				Applied: uint64(p.Applied), Trained: p.Trained, Held: p.Held, Skipped: p.Skipped,
-				Fingerprint: fingerprintMessage(p.Fingerprint), EventTime: p.EventTime,
-			}
-		}
-		resp.Shards[i] = m
+	for i := range shards {
+		resp.Shards[i] = progressMessage(&shards[i])
 	}
 	return resp
 }
@@ -201,17 +191,99 @@ func AppliedResponse(shards []ps.ShardProgress) *psv1.AppliedResponse {
 func ShardProgress(resp *psv1.AppliedResponse) []ps.ShardProgress {
 	shards := make([]ps.ShardProgress, len(resp.GetShards()))
 	for i, m := range resp.GetShards() {
-		s := ps.ShardProgress{
-			Shard: ps.ShardID(m.GetShard()), Fence: ps.Fence(m.GetFence()), Seq: m.GetSeq(), Rows: m.GetRows(),
-			Partitions: make([]ps.Progress, len(m.GetPartitions())),
+		shards[i] = progress(m)
+	}
+	return shards
+}
+
+func progressMessage(s *ps.ShardProgress) *psv1.ShardProgress {
+	m := &psv1.ShardProgress{
+		Shard: uint32(s.Shard), Fence: uint64(s.Fence), Seq: s.Seq, Rows: s.Rows,
+		Partitions: make([]*psv1.Progress, len(s.Partitions)),
+	}
+	for k, p := range s.Partitions {
+		m.Partitions[k] = &psv1.Progress{
+			Applied: uint64(p.Applied), Trained: p.Trained, Held: p.Held, Skipped: p.Skipped,
+			Fingerprint: fingerprintMessage(p.Fingerprint), EventTime: p.EventTime,
 		}
-		for k, p := range m.GetPartitions() {
-			s.Partitions[k] = ps.Progress{
-				Applied: ps.Offset(p.GetApplied()), Trained: p.GetTrained(), Held: p.GetHeld(), Skipped: p.GetSkipped(),
-				Fingerprint: fingerprint(p.GetFingerprint()), EventTime: p.GetEventTime(),
-			}
+	}
+	return m
+}
+
+func progress(m *psv1.ShardProgress) ps.ShardProgress {
+	s := ps.ShardProgress{
+		Shard: ps.ShardID(m.GetShard()), Fence: ps.Fence(m.GetFence()), Seq: m.GetSeq(), Rows: m.GetRows(),
+		Partitions: make([]ps.Progress, len(m.GetPartitions())),
+	}
+	for k, p := range m.GetPartitions() {
+		s.Partitions[k] = ps.Progress{
+			Applied: ps.Offset(p.GetApplied()), Trained: p.GetTrained(), Held: p.GetHeld(), Skipped: p.GetSkipped(),
+			Fingerprint: fingerprint(p.GetFingerprint()), EventTime: p.GetEventTime(),
 		}
-		shards[i] = s
+	}
+	return s
+}
+
+// FollowRequest returns a change of what is followed as a message.
+func FollowRequest(model string, c ps.FollowChange) *psv1.FollowRequest {
+	return &psv1.FollowRequest{Model: model, Begin: shardNumbers(c.Begin), End: shardNumbers(c.End)}
+}
+
+// FollowChange returns the change that a message asks for.
+func FollowChange(req *psv1.FollowRequest) ps.FollowChange {
+	return ps.FollowChange{Begin: shardIDs(req.GetBegin()), End: shardIDs(req.GetEnd())}
+}
+
+// FollowResponse returns news as a message, which shares their rows.
+func FollowResponse(n *ps.News) *psv1.FollowResponse {
+	resp := &psv1.FollowResponse{Deltas: make([]*psv1.Delta, len(n.Deltas)), Lost: make([]*psv1.LostShard, len(n.Lost))}
+	for i, d := range n.Deltas {
+		m := &psv1.Delta{
+			Progress: progressMessage(&d.ShardProgress), Since: d.Since, Part: uint32(d.Part), More: d.More,
+			Blocks: make([]*psv1.Block, len(d.Blocks)),
+		}
+		for k, b := range d.Blocks {
+			m.Blocks[k] = &psv1.Block{Table: uint32(b.Table), Stride: uint32(b.Stride), Rows: b.Rows}
+		}
+		resp.Deltas[i] = m
+	}
+	for i, l := range n.Lost {
+		resp.Lost[i] = &psv1.LostShard{Shard: uint32(l.Shard), Reason: Reason(l.Err), Message: l.Err.Error()}
+	}
+	return resp
+}
+
+// News returns the news that a message holds, which share its rows.
+func News(resp *psv1.FollowResponse) *ps.News {
+	n := &ps.News{Deltas: make([]*ps.Delta, len(resp.GetDeltas())), Lost: make([]ps.Lost, len(resp.GetLost()))}
+	for i, m := range resp.GetDeltas() {
+		d := &ps.Delta{
+			ShardProgress: progress(m.GetProgress()), Since: m.GetSince(), Part: int(m.GetPart()), More: m.GetMore(),
+			Blocks: make([]ps.Block, len(m.GetBlocks())),
+		}
+		for k, b := range m.GetBlocks() {
+			d.Blocks[k] = ps.Block{Table: ps.TableID(b.GetTable()), Stride: int(b.GetStride()), Rows: b.GetRows()}
+		}
+		n.Deltas[i] = d
+	}
+	for i, m := range resp.GetLost() {
+		n.Lost[i] = ps.Lost{Shard: ps.ShardID(m.GetShard()), Err: Refusal(m.GetReason(), m.GetMessage())}
+	}
+	return n
+}
+
+func shardNumbers(shards []ps.ShardID) []uint32 {
+	numbers := make([]uint32, len(shards))
+	for i, s := range shards {
+		numbers[i] = uint32(s)
+	}
+	return numbers
+}
+
+func shardIDs(numbers []uint32) []ps.ShardID {
+	shards := make([]ps.ShardID, len(numbers))
+	for i, s := range numbers {
+		shards[i] = ps.ShardID(s)
 	}
 	return shards
 }
@@ -291,6 +363,9 @@ func ShardMap(m route.Map) *psv1.ShardMap {
 	}
 	for i, s := range m.Shards {
 		msg.Shards[i] = &psv1.ShardOwner{Node: string(s.Owner), Fence: uint64(s.Fence)}
+		for _, n := range s.Standbys {
+			msg.Shards[i].Standbys = append(msg.Shards[i].Standbys, string(n))
+		}
 	}
 	for node, address := range m.Addresses {
 		msg.Addresses[string(node)] = address
@@ -310,6 +385,9 @@ func RouteMap(msg *psv1.ShardMap) (route.Map, error) {
 	}
 	for i, s := range msg.GetShards() {
 		m.Shards[i] = route.Shard{Owner: ps.NodeID(s.GetNode()), Fence: ps.Fence(s.GetFence())}
+		for _, n := range s.GetStandbys() {
+			m.Shards[i].Standbys = append(m.Shards[i].Standbys, ps.NodeID(n))
+		}
 	}
 	for node, address := range msg.GetAddresses() {
 		m.Addresses[ps.NodeID(node)] = address

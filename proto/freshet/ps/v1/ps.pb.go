@@ -1178,6 +1178,325 @@ func (x *TakeResponse) GetSeq() uint64 {
 	return 0
 }
 
+type FollowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the first request; it is not read in later ones.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Shards to send from now on, each from its base.
+	Begin []uint32 `protobuf:"varint,2,rep,packed,name=begin,proto3" json:"begin,omitempty"`
+	// Shards to send no more.
+	End           []uint32 `protobuf:"varint,3,rep,packed,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FollowRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *FollowRequest) GetBegin() []uint32 {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetEnd() []uint32 {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+type FollowResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deltas        []*Delta               `protobuf:"bytes,1,rep,name=deltas,proto3" json:"deltas,omitempty"`
+	Lost          []*LostShard           `protobuf:"bytes,2,rep,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowResponse) ProtoMessage() {}
+
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FollowResponse) GetDeltas() []*Delta {
+	if x != nil {
+		return x.Deltas
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetLost() []*LostShard {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+// Delta is rows of a shard as they are at a boundary between two pushes.
+type Delta struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far the shard is at the boundary.
+	Progress *ShardProgress `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	// The seq of an earlier boundary: the rows that have changed since are in the delta.
+	// 0 for a base.
+	Since uint64 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Parts of one delta are numbered from 0.
+	Part          uint32   `protobuf:"varint,3,opt,name=part,proto3" json:"part,omitempty"`
+	More          bool     `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	Blocks        []*Block `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delta) Reset() {
+	*x = Delta{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delta) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delta) ProtoMessage() {}
+
+func (x *Delta) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delta.ProtoReflect.Descriptor instead.
+func (*Delta) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Delta) GetProgress() *ShardProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *Delta) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Delta) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *Delta) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *Delta) GetBlocks() []*Block {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+type Block struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Table uint32                 `protobuf:"varint,1,opt,name=table,proto3" json:"table,omitempty"`
+	// Bytes of one row.
+	Stride uint32 `protobuf:"varint,2,opt,name=stride,proto3" json:"stride,omitempty"`
+	// Whole rows: key and seq as 8 bytes each, weights, the optimizer's state.
+	Rows          []byte `protobuf:"bytes,3,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Block) Reset() {
+	*x = Block{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Block) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Block) ProtoMessage() {}
+
+func (x *Block) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Block.ProtoReflect.Descriptor instead.
+func (*Block) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Block) GetTable() uint32 {
+	if x != nil {
+		return x.Table
+	}
+	return 0
+}
+
+func (x *Block) GetStride() uint32 {
+	if x != nil {
+		return x.Stride
+	}
+	return 0
+}
+
+func (x *Block) GetRows() []byte {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+type LostShard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Why: an ErrorInfo reason, and a sentence.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LostShard) Reset() {
+	*x = LostShard{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LostShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LostShard) ProtoMessage() {}
+
+func (x *LostShard) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LostShard.ProtoReflect.Descriptor instead.
+func (*LostShard) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LostShard) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *LostShard) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LostShard) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Send maps newer than this only; 0 asks for the current one at once.
@@ -1188,7 +1507,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1519,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1532,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{16}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchRequest) GetAfterVersion() int64 {
@@ -1236,7 +1555,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1567,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1580,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{17}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ShardMap) GetVersion() int64 {
@@ -1288,15 +1607,17 @@ func (x *ShardMap) GetAddresses() map[string]string {
 type ShardOwner struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty while no node owns the shard.
-	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Fence         uint64 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	Node  string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Fence uint64 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	// Nodes that keep a copy of the shard, to take it over.
+	Standbys      []string `protobuf:"bytes,3,rep,name=standbys,proto3" json:"standbys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShardOwner) Reset() {
 	*x = ShardOwner{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1629,7 @@ func (x *ShardOwner) String() string {
 func (*ShardOwner) ProtoMessage() {}
 
 func (x *ShardOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1642,7 @@ func (x *ShardOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwner.ProtoReflect.Descriptor instead.
 func (*ShardOwner) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ShardOwner) GetNode() string {
@@ -1336,6 +1657,13 @@ func (x *ShardOwner) GetFence() uint64 {
 		return x.Fence
 	}
 	return 0
+}
+
+func (x *ShardOwner) GetStandbys() []string {
+	if x != nil {
+		return x.Standbys
+	}
+	return nil
 }
 
 var File_freshet_ps_v1_ps_proto protoreflect.FileDescriptor
@@ -1426,7 +1754,28 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x04file\x18\x04 \x01(\fR\x04file\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12\x10\n" +
-	"\x03seq\x18\a \x01(\x04R\x03seq\"3\n" +
+	"\x03seq\x18\a \x01(\x04R\x03seq\"M\n" +
+	"\rFollowRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
+	"\x05begin\x18\x02 \x03(\rR\x05begin\x12\x10\n" +
+	"\x03end\x18\x03 \x03(\rR\x03end\"l\n" +
+	"\x0eFollowResponse\x12,\n" +
+	"\x06deltas\x18\x01 \x03(\v2\x14.freshet.ps.v1.DeltaR\x06deltas\x12,\n" +
+	"\x04lost\x18\x02 \x03(\v2\x18.freshet.ps.v1.LostShardR\x04lost\"\xad\x01\n" +
+	"\x05Delta\x128\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1c.freshet.ps.v1.ShardProgressR\bprogress\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x12\n" +
+	"\x04part\x18\x03 \x01(\rR\x04part\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\x12,\n" +
+	"\x06blocks\x18\x05 \x03(\v2\x14.freshet.ps.v1.BlockR\x06blocks\"I\n" +
+	"\x05Block\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\rR\x05table\x12\x16\n" +
+	"\x06stride\x18\x02 \x01(\rR\x06stride\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\fR\x04rows\"S\n" +
+	"\tLostShard\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"3\n" +
 	"\fWatchRequest\x12#\n" +
 	"\rafter_version\x18\x01 \x01(\x03R\fafterVersion\"\xdb\x01\n" +
 	"\bShardMap\x12\x18\n" +
@@ -1435,11 +1784,12 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\taddresses\x18\x03 \x03(\v2&.freshet.ps.v1.ShardMap.AddressesEntryR\taddresses\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"6\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
 	"\n" +
 	"ShardOwner\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
-	"\x05fence\x18\x02 \x01(\x04R\x05fence*p\n" +
+	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x1a\n" +
+	"\bstandbys\x18\x03 \x03(\tR\bstandbys*p\n" +
 	"\aOutcome\x12\x13\n" +
 	"\x0fOUTCOME_REFUSED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_APPLIED\x10\x01\x12\x15\n" +
@@ -1452,7 +1802,9 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x04Push\x12\x1a.freshet.ps.v1.PushRequest\x1a\x1b.freshet.ps.v1.PushResponse(\x010\x01\x12H\n" +
 	"\aApplied\x12\x1d.freshet.ps.v1.AppliedRequest\x1a\x1e.freshet.ps.v1.AppliedResponse2N\n" +
 	"\tSnapshots\x12A\n" +
-	"\x04Take\x12\x1a.freshet.ps.v1.TakeRequest\x1a\x1b.freshet.ps.v1.TakeResponse0\x012I\n" +
+	"\x04Take\x12\x1a.freshet.ps.v1.TakeRequest\x1a\x1b.freshet.ps.v1.TakeResponse0\x012S\n" +
+	"\x06Copies\x12I\n" +
+	"\x06Follow\x12\x1c.freshet.ps.v1.FollowRequest\x1a\x1d.freshet.ps.v1.FollowResponse(\x010\x012I\n" +
 	"\x06Routes\x12?\n" +
 	"\x05Watch\x12\x1b.freshet.ps.v1.WatchRequest\x1a\x17.freshet.ps.v1.ShardMap0\x01B8Z6github.com/freshet-ml/freshet/proto/freshet/ps/v1;psv1b\x06proto3"
 
@@ -1469,7 +1821,7 @@ func file_freshet_ps_v1_ps_proto_rawDescGZIP() []byte {
 }
 
 var file_freshet_ps_v1_ps_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_freshet_ps_v1_ps_proto_goTypes = []any{
 	(Outcome)(0),            // 0: freshet.ps.v1.Outcome
 	(*PullRequest)(nil),     // 1: freshet.ps.v1.PullRequest
@@ -1488,10 +1840,15 @@ var file_freshet_ps_v1_ps_proto_goTypes = []any{
 	(*TakeRequest)(nil),     // 14: freshet.ps.v1.TakeRequest
 	(*SnapshotWant)(nil),    // 15: freshet.ps.v1.SnapshotWant
 	(*TakeResponse)(nil),    // 16: freshet.ps.v1.TakeResponse
-	(*WatchRequest)(nil),    // 17: freshet.ps.v1.WatchRequest
-	(*ShardMap)(nil),        // 18: freshet.ps.v1.ShardMap
-	(*ShardOwner)(nil),      // 19: freshet.ps.v1.ShardOwner
-	nil,                     // 20: freshet.ps.v1.ShardMap.AddressesEntry
+	(*FollowRequest)(nil),   // 17: freshet.ps.v1.FollowRequest
+	(*FollowResponse)(nil),  // 18: freshet.ps.v1.FollowResponse
+	(*Delta)(nil),           // 19: freshet.ps.v1.Delta
+	(*Block)(nil),           // 20: freshet.ps.v1.Block
+	(*LostShard)(nil),       // 21: freshet.ps.v1.LostShard
+	(*WatchRequest)(nil),    // 22: freshet.ps.v1.WatchRequest
+	(*ShardMap)(nil),        // 23: freshet.ps.v1.ShardMap
+	(*ShardOwner)(nil),      // 24: freshet.ps.v1.ShardOwner
+	nil,                     // 25: freshet.ps.v1.ShardMap.AddressesEntry
 }
 var file_freshet_ps_v1_ps_proto_depIdxs = []int32{
 	2,  // 0: freshet.ps.v1.PullRequest.tables:type_name -> freshet.ps.v1.TableKeys
@@ -1504,23 +1861,29 @@ var file_freshet_ps_v1_ps_proto_depIdxs = []int32{
 	13, // 7: freshet.ps.v1.ShardProgress.partitions:type_name -> freshet.ps.v1.Progress
 	6,  // 8: freshet.ps.v1.Progress.fingerprint:type_name -> freshet.ps.v1.Fingerprint
 	15, // 9: freshet.ps.v1.TakeRequest.shards:type_name -> freshet.ps.v1.SnapshotWant
-	19, // 10: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
-	20, // 11: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
-	1,  // 12: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
-	4,  // 13: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
-	10, // 14: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
-	14, // 15: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
-	17, // 16: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
-	3,  // 17: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
-	8,  // 18: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
-	11, // 19: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
-	16, // 20: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
-	18, // 21: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	19, // 10: freshet.ps.v1.FollowResponse.deltas:type_name -> freshet.ps.v1.Delta
+	21, // 11: freshet.ps.v1.FollowResponse.lost:type_name -> freshet.ps.v1.LostShard
+	12, // 12: freshet.ps.v1.Delta.progress:type_name -> freshet.ps.v1.ShardProgress
+	20, // 13: freshet.ps.v1.Delta.blocks:type_name -> freshet.ps.v1.Block
+	24, // 14: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
+	25, // 15: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
+	1,  // 16: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
+	4,  // 17: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
+	10, // 18: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
+	14, // 19: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
+	17, // 20: freshet.ps.v1.Copies.Follow:input_type -> freshet.ps.v1.FollowRequest
+	22, // 21: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
+	3,  // 22: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
+	8,  // 23: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
+	11, // 24: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
+	16, // 25: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
+	18, // 26: freshet.ps.v1.Copies.Follow:output_type -> freshet.ps.v1.FollowResponse
+	23, // 27: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_freshet_ps_v1_ps_proto_init() }
@@ -1534,9 +1897,9 @@ func file_freshet_ps_v1_ps_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_ps_v1_ps_proto_rawDesc), len(file_freshet_ps_v1_ps_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   25,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_freshet_ps_v1_ps_proto_goTypes,
 		DependencyIndexes: file_freshet_ps_v1_ps_proto_depIdxs,

@@ -334,6 +334,114 @@ var Snapshots_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	Copies_Follow_FullMethodName = "/freshet.ps.v1.Copies/Follow"
+)
+
+// CopiesClient is the client API for Copies service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Copies is served by every parameter-server node, for those that keep copies of the
+// shards it owns.
+type CopiesClient interface {
+	// Follow sends a base of every shard that is asked for, which is all its rows, and
+	// then a delta whenever it has changed, in order. A shard that cannot be followed any
+	// more is named as lost; the others go on. Asking for a shard again begins it anew.
+	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error)
+}
+
+type copiesClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCopiesClient(cc grpc.ClientConnInterface) CopiesClient {
+	return &copiesClient{cc}
+}
+
+func (c *copiesClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Copies_ServiceDesc.Streams[0], Copies_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRequest, FollowResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Copies_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowResponse]
+
+// CopiesServer is the server API for Copies service.
+// All implementations must embed UnimplementedCopiesServer
+// for forward compatibility.
+//
+// Copies is served by every parameter-server node, for those that keep copies of the
+// shards it owns.
+type CopiesServer interface {
+	// Follow sends a base of every shard that is asked for, which is all its rows, and
+	// then a delta whenever it has changed, in order. A shard that cannot be followed any
+	// more is named as lost; the others go on. Asking for a shard again begins it anew.
+	Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error
+	mustEmbedUnimplementedCopiesServer()
+}
+
+// UnimplementedCopiesServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCopiesServer struct{}
+
+func (UnimplementedCopiesServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
+}
+func (UnimplementedCopiesServer) mustEmbedUnimplementedCopiesServer() {}
+func (UnimplementedCopiesServer) testEmbeddedByValue()                {}
+
+// UnsafeCopiesServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CopiesServer will
+// result in compilation errors.
+type UnsafeCopiesServer interface {
+	mustEmbedUnimplementedCopiesServer()
+}
+
+func RegisterCopiesServer(s grpc.ServiceRegistrar, srv CopiesServer) {
+	// If the following call panics, it indicates UnimplementedCopiesServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Copies_ServiceDesc, srv)
+}
+
+func _Copies_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(CopiesServer).Follow(&grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Copies_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowResponse]
+
+// Copies_ServiceDesc is the grpc.ServiceDesc for Copies service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Copies_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "freshet.ps.v1.Copies",
+	HandlerType: (*CopiesServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Follow",
+			Handler:       _Copies_Follow_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
+	Metadata: "freshet/ps/v1/ps.proto",
+}
+
+const (
 	Routes_Watch_FullMethodName = "/freshet.ps.v1.Routes/Watch"
 )
 
