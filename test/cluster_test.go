@@ -44,8 +44,8 @@ type cluster struct {
 
 // newCluster starts etcd, and a coordinator that waits for so many nodes and
 // workers. lease is how long a silent process counts as there; etcd makes two
-// seconds of one.
-func newCluster(t *testing.T, lease time.Duration, nodes, workers int) *cluster {
+// seconds of one. more are flags of the coordinator.
+func newCluster(t *testing.T, lease time.Duration, nodes, workers int, more ...string) *cluster {
 	t.Helper()
 	c := &cluster{host: newHost(t), dir: t.TempDir()}
 	server, err := etcd.Start(t.Context(), etcd.Config{Dir: filepath.Join(c.dir, "etcd"), UnsafeNoFsync: true})
@@ -55,8 +55,8 @@ func newCluster(t *testing.T, lease time.Duration, nodes, workers int) *cluster 
 	t.Cleanup(server.Close)
 	c.etcd = server.Endpoints()[0]
 	c.flags = []string{"--etcd", c.etcd, "--lease-ttl", lease.String()}
-	coordinator := c.start("the coordinator", c.role("coordinator", "--listen", "127.0.0.1:0", "--shards", fmt.Sprint(shards),
-		"--nodes-min", fmt.Sprint(nodes), "--workers-min", fmt.Sprint(workers))...)
+	coordinator := c.start("the coordinator", c.role("coordinator", append(more, "--listen", "127.0.0.1:0", "--shards", fmt.Sprint(shards),
+		"--nodes-min", fmt.Sprint(nodes), "--workers-min", fmt.Sprint(workers))...)...)
 	c.address = coordinator.await(`"coordinator joined" .*address=(\S+)`)[1]
 	return c
 }

@@ -24,9 +24,9 @@ type faultyCluster struct {
 }
 
 // newFaultyCluster starts one and waits until some of the stream is learned.
-func newFaultyCluster(t *testing.T) *faultyCluster {
+func newFaultyCluster(t *testing.T, coordinator ...string) *faultyCluster {
 	t.Helper()
-	f := &faultyCluster{cluster: newCluster(t, time.Second, 2, 2)}
+	f := &faultyCluster{cluster: newCluster(t, time.Second, 2, 2, coordinator...)}
 	f.apply([]byte(clicksSpec), f.writeClicks(events))
 	f.nodes[0], f.ids[0] = f.startNode("a")
 	f.nodes[1], f.ids[1] = f.startNode("b")
@@ -71,6 +71,23 @@ func TestAKilledNodeCostsNothing(t *testing.T) {
 			t.Errorf("node %+v, want %s and %s, each with shards", n, f.ids[0], successor)
 		}
 	}
+}
+
+// TestAStandbyGoesOnWhereAKilledNodeWas has no epochs, so that whatever the dead node's
+// shards have after it died can only come from the copies.
+func TestAStandbyGoesOnWhereAKilledNodeWas(t *testing.T) {
+	f := newFaultyCluster(t, "--standbys", "1")
+	before, _ := f.applied()
+	killed := time.Now()
+	f.nodes[1].kill()
+	promoted := f.nodes[0].await(`"shards opened" .*promoted=([1-9]\d*) restored=0`)
+	t.Logf("%s shards were promoted within %.2f s of the kill", promoted[1], time.Since(killed).Seconds())
+	if after, _ := f.applied(); after < before-before/2 {
+		t.Errorf("%d events are applied everywhere, %d were before the kill: the copies were not used", after, before)
+	}
+	f.startNode("c")
+	f.finish()
+	f.figures(events)
 }
 
 func TestAKilledWorkerCostsNothing(t *testing.T) {

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -61,14 +62,27 @@ type storedMap struct {
 	Format int        `json:"format"`
 	Owners named      `json:"owners"`
 	Fences []ps.Fence `json:"fences"`
+	// Standbys has every shard's first standby, then every one's second, and so on.
+	Standbys []named `json:"standbys,omitempty"`
 }
 
 func encodeShards(shards []route.Shard) ([]byte, error) {
-	owners, fences := make([]ps.NodeID, len(shards)), make([]ps.Fence, len(shards))
+	owners, fences, ranks := make([]ps.NodeID, len(shards)), make([]ps.Fence, len(shards)), 0
 	for s, shard := range shards {
 		owners[s], fences[s] = shard.Owner, shard.Fence
+		ranks = max(ranks, len(shard.Standbys))
 	}
-	return encode("shard map", storedMap{Format: formatVersion, Owners: newNamed(owners), Fences: fences})
+	stored := storedMap{Format: formatVersion, Owners: newNamed(owners), Fences: fences}
+	for rank := range ranks {
+		standbys := make([]ps.NodeID, len(shards))
+		for s, shard := range shards {
+			if rank < len(shard.Standbys) {
+				standbys[s] = shard.Standbys[rank]
+			}
+		}
+		stored.Standbys = append(stored.Standbys, newNamed(standbys))
+	}
+	return encode("shard map", stored)
 }
 
 func decodeShards(value []byte) ([]route.Shard, error) {
@@ -89,6 +103,17 @@ func decodeShards(value []byte) ([]route.Shard, error) {
 	shards := make([]route.Shard, len(owners))
 	for s := range shards {
 		shards[s] = route.Shard{Owner: ps.NodeID(owners[s]), Fence: stored.Fences[s]}
+	}
+	for rank, names := range stored.Standbys {
+		standbys, err := names.list()
+		if err != nil || len(standbys) != len(shards) {
+			return nil, fmt.Errorf("shard map with %d standbys of rank %d for %d shards: %w", len(standbys), rank, len(shards), errors.Join(ps.ErrCorrupt, err))
+		}
+		for s, n := range standbys {
+			if n != "" {
+				shards[s].Standbys = append(shards[s].Standbys, ps.NodeID(n))
+			}
+		}
 	}
 	return shards, nil
 }

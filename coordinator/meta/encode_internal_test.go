@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -25,6 +26,9 @@ func TestShardMapReadsBack(t *testing.T) {
 			shards[s] = route.Shard{
 				Owner: ps.NodeID(rapid.SampledFrom([]string{"", "a", "b", "node-3"}).Draw(t, "owner")),
 				Fence: ps.Fence(rapid.Uint64().Draw(t, "fence")),
+			}
+			for _, n := range rapid.SliceOfN(rapid.SampledFrom([]ps.NodeID{"a", "b", "node-3"}), 0, 3).Draw(t, "standbys") {
+				shards[s].Standbys = append(shards[s].Standbys, n)
 			}
 		}
 		value, err := encodeShards(shards)
@@ -50,7 +54,15 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, now := range map[string][]byte{"map-v1.json": shardsNow, "assignment-v1.json": assignmentNow} {
+	withStandbys := slices.Clone(shards)
+	withStandbys[0].Standbys, withStandbys[2].Standbys = []ps.NodeID{"b"}, []ps.NodeID{"a", "c"}
+	standbysNow, err := encodeShards(withStandbys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, now := range map[string][]byte{
+		"map-v1.json": shardsNow, "map-standbys-v1.json": standbysNow, "assignment-v1.json": assignmentNow,
+	} {
 		golden, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil || string(golden) != string(now) {
 			t.Errorf("%s holds %s (%v), written now is %s", name, golden, err, now)
@@ -58,6 +70,9 @@ func TestGolden(t *testing.T) {
 	}
 	if got, err := decodeShards(shardsNow); err != nil || !reflect.DeepEqual(got, shards) {
 		t.Errorf("map reads as %+v (%v), want %+v", got, err, shards)
+	}
+	if got, err := decodeShards(standbysNow); err != nil || !reflect.DeepEqual(got, withStandbys) {
+		t.Errorf("map with standbys reads as %+v (%v), want %+v", got, err, withStandbys)
 	}
 	if got, err := decodeAssignment("m", assignmentNow); err != nil || !reflect.DeepEqual(got, assignment) {
 		t.Errorf("assignment reads as %+v (%v), want %+v", got, err, assignment)
@@ -72,6 +87,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"an owner without a name": `{"format":1,"owners":{"names":["a"],"at":[2]},"fences":[1]}`,
 		"a negative owner":        `{"format":1,"owners":{"names":["a"],"at":[-1]},"fences":[1]}`,
 		"too few fences":          `{"format":1,"owners":{"names":["a"],"at":[1,1]},"fences":[1]}`,
+		"standbys of fewer":       `{"format":1,"owners":{"names":["a"],"at":[1,1]},"fences":[1,1],"standbys":[{"names":["b"],"at":[1]}]}`,
+		"a standby without name":  `{"format":1,"owners":{"names":["a"],"at":[1]},"fences":[1],"standbys":[{"names":[],"at":[1]}]}`,
 		"three shards":            `{"format":1,"owners":{"names":[],"at":[0,0,0]},"fences":[0,0,0]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,6 +103,7 @@ func FuzzDecodeShards(f *testing.F) {
 	for _, seed := range []string{
 		`{"format":1,"owners":{"names":["a"],"at":[1,0]},"fences":[3,0]}`,
 		`{"format":1,"owners":{"names":[],"at":[9]},"fences":[3]}`,
+		`{"format":1,"owners":{"names":["a"],"at":[1]},"fences":[1],"standbys":[{"names":["b"],"at":[1]}]}`,
 		`{"format":2}`, `[]`, ``,
 	} {
 		f.Add([]byte(seed))

@@ -219,7 +219,7 @@ func TestWatchMap(t *testing.T) {
 			if m.Version <= before.Version || before.Shards != nil && m.Shards[0].Fence < before.Shards[0].Fence {
 				t.Fatalf("version %d with fence %d after version %d with fence %d", m.Version, m.Shards[0].Fence, before.Version, before.Shards[0].Fence)
 			}
-			if m.Shards[0] != m.Shards[7] {
+			if !m.Shards[0].Equal(m.Shards[7]) {
 				t.Fatalf("a map of two moments: %+v", m.Shards)
 			}
 			before = m

@@ -173,8 +173,12 @@ func (n *followedNode) stream(ctx context.Context, aim *target) error {
 		return err
 	}
 	r := receiver{followedNode: n, begun: make(map[ps.ShardID]bool), lost: make(chan ps.ShardID, ps.ShardsMax)}
-	ended := make(chan error, 1)
-	go func() { ended <- r.receive(stream) }()
+	var received error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		received = r.receive(stream)
+	}()
 	defer func() {
 		cancel()
 		<-ended
@@ -199,9 +203,8 @@ func (n *followedNode) stream(ctx context.Context, aim *target) error {
 			if err := n.pause(ctx, r.lost, begun); err != nil {
 				return err
 			}
-		case err := <-ended:
-			ended <- err
-			return err
+		case <-ended:
+			return received
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/freshet-ml/freshet/ps"
 )
 
-// ErrCutOff: a follower was too slow, and what it has not read is gone.
+// ErrCutOff says that a follower was too slow, and what it has not read is gone.
 var ErrCutOff = errors.New("too far behind: begin anew")
 
 // Feed is what is published of one shard. It is safe for concurrent use.

@@ -71,8 +71,8 @@ const pullBytesMax = 64 << 20
 // Run has taken in the first shard map and models, and after it has returned,
 // they return ps.ErrUnavailable.
 type Node struct {
-	config  Config
-	stripes []*stripe
+	config   Config
+	stripes  []*stripe
 	standbys standbys
 	stopped  chan struct{} // closed when Run returns
 

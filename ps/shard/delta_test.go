@@ -53,7 +53,7 @@ func TestACopyIsTheShardAtItsLastDelta(t *testing.T) {
 		var sn *shard.Snapshot // the base, until it is read
 		var parts int
 		var loader *shard.Loader
-		var queue []*ps.Delta       // sent, not taken
+		var queue []*ps.Delta         // sent, not taken
 		states := map[uint64]copied{} // of the shard, by the seq of its boundary
 		var later []message           // pushes since the last boundary
 		push := func(s *shard.Shard, msg message) {

@@ -221,3 +221,28 @@ func roundTrip[M proto.Message](t *testing.T, from, to M) M {
 	}
 	return to
 }
+
+func TestNewsAndChangesSurviveTheNetwork(t *testing.T) {
+	change := ps.FollowChange{Begin: []ps.ShardID{1, 5}, End: []ps.ShardID{2}}
+	req := roundTrip(t, wire.FollowRequest("shop", change), &psv1.FollowRequest{})
+	if diff := cmp.Diff(change, wire.FollowChange(req)); diff != "" || req.GetModel() != "shop" {
+		t.Errorf("model %q (-sent +got):\n%s", req.GetModel(), diff)
+	}
+	news := &ps.News{
+		Deltas: []*ps.Delta{{
+			Since: 4, Part: 2, More: true,
+			ShardProgress: ps.ShardProgress{Shard: 5, Fence: 3, Seq: 9, Rows: 7, Partitions: []ps.Progress{
+				{Applied: 8, Trained: 1, Held: 2, Skipped: 3, Fingerprint: ps.Fingerprint{Count: 6, Sum: 7, Xor: 8}, EventTime: 9},
+			}},
+			Blocks: []ps.Block{{Table: 1, Stride: 20, Rows: make([]byte, 40)}, {Table: 2, Stride: 16, Rows: make([]byte, 16)}},
+		}},
+		Lost: []ps.Lost{{Shard: 3, Err: fmt.Errorf("shard 3: %w", ps.ErrNotOwner)}},
+	}
+	got := wire.News(roundTrip(t, wire.FollowResponse(news), &psv1.FollowResponse{}))
+	if diff := cmp.Diff(news.Deltas, got.Deltas); diff != "" {
+		t.Errorf("deltas (-sent +got):\n%s", diff)
+	}
+	if len(got.Lost) != 1 || got.Lost[0].Shard != 3 || !errors.Is(got.Lost[0].Err, ps.ErrNotOwner) {
+		t.Errorf("lost %+v, want shard 3 that has another owner", got.Lost)
+	}
+}
