@@ -3,8 +3,10 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -183,6 +185,108 @@ func damage(t *testing.T, dir, name string) {
 	content[len(content)/2] ^= 0x10
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestWhateverByteOfAnEpochIsDamagedItsShardsFallBackAndTrainingGoesOn flips every byte
+// of every file of a small epoch: of a shard's newest file, of the full one below it,
+// and of the manifest. Each time the shards are restored, as far as the damage lets
+// them, and taught the rest of the stream.
+func TestWhateverByteOfAnEpochIsDamagedItsShardsFallBackAndTrainingGoesOn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped: -short, and this restores thousands of times")
+	}
+	o := newOwnership(testModel())
+	a, b := start(t, "a", o), start(t, "b", o)
+	nodes := [2]*running{a, b}
+	o.set(map[ps.NodeID]string{"a": a.address}, "a")
+	c := dial(t, o)
+	<-a.node.Ready()
+	url, dir := bucketURL(t)
+	push(t, c, everyShard(0, 1, 1))
+	first, _ := commit(t, o, c, url, nothing())
+	push(t, c, everyShard(1, 2, 10))
+	second, _ := commit(t, o, c, url, first)
+
+	restores := 0
+	var keys []ps.Key
+	for s := range ps.ShardID(shards) {
+		keys = append(keys, keyOf(s, 1))
+	}
+	// restored moves the shards, which are to come back with n events, and goes on.
+	restored := func(n ps.Offset, what string) {
+		t.Helper()
+		restores++
+		moveTo(t, o, c, []ps.NodeID{"a", "b"}[restores%2], nodes[restores%2].address)
+		progress, err := c.Applied(t.Context(), "m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for s, shard := range progress {
+			if got := shard.Partitions[0].Applied; got != n {
+				t.Fatalf("%s: shard %d came back with %d events, want %d", what, s, got, n)
+			}
+		}
+		for i, value := range []float64{1, 10, 100} {
+			if from := ps.Offset(i); from >= n {
+				for _, answer := range push(t, c, everyShard(from, from+1, value)) {
+					if answer.Outcome != ps.Applied {
+						t.Fatalf("%s: event %d at shard %d: %v (%v)", what, i, answer.Shard, answer.Outcome, answer.Err)
+					}
+				}
+			}
+		}
+		rows := pull(t, c, keys...)
+		for s := range shards {
+			if got := rows[2*s : 2*s+2]; got[0] != 111 || got[1] != 3 {
+				t.Fatalf("%s: shard %d: row %v after all events, want [111 3]", what, s, got)
+			}
+		}
+	}
+	// flipped damages byte i of all files that have it, restores, and mends them.
+	flipped := func(i int, n ps.Offset, what string, names ...string) (more bool) {
+		t.Helper()
+		whole := make(map[string][]byte)
+		for _, name := range names {
+			path := filepath.Join(dir, filepath.FromSlash(name))
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i >= len(content) {
+				return false // they are of one length
+			}
+			whole[path] = slices.Clone(content)
+			content[i] ^= 1 << (i % 8)
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		restored(n, fmt.Sprintf("byte %d of %s", i, what))
+		for path, content := range whole {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return true
+	}
+
+	restored(2, "no damage")
+	var increments, fulls []string
+	for _, s := range second.Shards {
+		fulls, increments = append(fulls, s.Files[0].Name), append(increments, s.Files[1].Name)
+	}
+	manifest := o.epoch.Retained[0].Manifest.Name
+	for i := 0; flipped(i, 1, "the increments", increments...); i++ { //nolint:revive // the condition does the work
+	}
+	for i := 0; flipped(i, 0, "the full snapshots", fulls...); i++ { //nolint:revive // the condition does the work
+	}
+	for i := 0; flipped(i, 1, "the manifest", manifest); i++ { //nolint:revive // the condition does the work
+	}
+	restored(2, "all damage mended")
+	t.Logf("%d restores", restores)
+	if restores < 1000 {
+		t.Errorf("only %d restores: the files cannot be that short", restores)
 	}
 }
 
