@@ -49,6 +49,7 @@ const (
 	Train Role = iota // learned from and measured
 	Hold              // measured only
 	Skip              // unusable: takes its offset, nothing else
+	Drop              // given up while it was learned: counts as skipped where it would have counted as trained
 )
 
 // Batch is the extracted examples of consecutive events of one partition. Its

@@ -7,6 +7,8 @@
 //   - skipped: one skip at every shard;
 //   - trained: once at each shard that has one of its keys, and at the shard of
 //     its window's figures;
+//   - dropped: as a skip where it would have been trained, so that the audit, which
+//     does not know of it, finds the same events everywhere;
 //   - held out: at the shard of its window's figures only.
 //
 // Figures are those of the first pass over a file, so in later passes an event
@@ -74,7 +76,7 @@ func (c *Counter) Add(b *worker.Batch, i int, wants func(ps.ShardID) bool) {
 	if Figures(b) {
 		c.count(c.FiguresShard(b.Partition, b.From+ps.Offset(i)), role, hash, wants)
 	}
-	if role == worker.Train {
+	if role == worker.Train || role == worker.Drop {
 		for _, key := range b.Keys[b.Starts[i]:b.Starts[i+1]] {
 			c.count(ps.ShardOf(key, len(c.counts)), role, hash, wants)
 		}
@@ -93,7 +95,7 @@ func (c *Counter) count(s ps.ShardID, role worker.Role, hash uint64, wants func(
 		n.Trained++
 	case worker.Hold:
 		n.Held++
-	case worker.Skip:
+	case worker.Skip, worker.Drop:
 		n.Skipped++
 	}
 }

@@ -475,3 +475,18 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	})
 }
+
+func TestARowThatCrashesTheExtractorIsUnusableAndNothingElse(t *testing.T) {
+	s := shop()
+	x := newExtractor(t, s)
+	var b worker.Batch
+	b.Reset(0, 0, 0)
+	// A stream that breaks its promise and leaves columns out.
+	err := x.Append(&b, &worker.Event{Columns: [][]byte{[]byte("secret")}})
+	if !errors.Is(err, worker.ErrUnreadable) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v, want ErrUnreadable without the row's text", err)
+	}
+	if b.Len() != 1 || b.Roles[0] != worker.Skip || len(b.Keys) != 0 {
+		t.Errorf("the batch is %+v, want one skipped event", b)
+	}
+}

@@ -13,6 +13,7 @@
 package feature
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -194,9 +195,19 @@ func unreadable(e *worker.Event, at string, reason error) error {
 	return fmt.Errorf("partition %d, offset %d%s: %s: %w: %w", e.Partition, e.Offset, line, at, reason, worker.ErrUnreadable)
 }
 
+// errPanicked says that extracting hit a mistake in this program. The value is not told,
+// since it may hold text of the row.
+var errPanicked = errors.New("extracting it crashed")
+
 // extract fills keys, values and ends from e. If it cannot, it says at what of the
-// spec and why.
+// spec and why. A row that makes it panic is as unusable for everybody who reads it:
+// it must not take a worker with it, again and again.
 func (x *Extractor) extract(e *worker.Event) (at string, err error) {
+	defer func() {
+		if recover() != nil {
+			at, err = "row", errPanicked
+		}
+	}()
 	x.keys, x.values, x.texts = x.keys[:0], x.values[:0], x.texts[:0]
 	for i := range x.inputs {
 		in := &x.inputs[i]

@@ -98,7 +98,7 @@ func (c *computer) measure(f *flight) error {
 	}
 	c.tally.Reset()
 	for i, role := range b.Roles {
-		if role == worker.Skip {
+		if role == worker.Skip || role == worker.Drop {
 			continue
 		}
 		score := c.scores[i]

@@ -193,7 +193,8 @@ func (s *session) read(ctx context.Context, reader stream.Reader) error {
 		}
 		s.next[event.Partition]++
 		f := open[event.Partition]
-		if f != nil && f.batch.Pass != event.Pass {
+		alone := s.t.crashes.isAlone(event.Partition, event.Offset)
+		if f != nil && (f.batch.Pass != event.Pass || alone) {
 			if err := hand(f); err != nil {
 				return err
 			}
@@ -204,7 +205,12 @@ func (s *session) read(ctx context.Context, reader stream.Reader) error {
 			f.batch.Reset(event.Partition, event.Offset, event.Pass)
 			open[event.Partition] = f
 		}
-		if err := extractor.Append(&f.batch, &event); err != nil {
+		err = extractor.Append(&f.batch, &event)
+		if alone && err == nil && s.t.crashes.isDropped(event.Partition, event.Offset) {
+			f.batch.Roles[f.batch.Len()-1] = worker.Drop
+			err = fmt.Errorf("partition %d, offset %d: given up after %d times: %w", event.Partition, event.Offset, crashesMax, errCrashed)
+		}
+		if err != nil {
 			s.t.config.Skipped(&event, err)
 			if skips[event.Partition] == nil {
 				skips[event.Partition] = new(skipCount)
@@ -213,7 +219,7 @@ func (s *session) read(ctx context.Context, reader stream.Reader) error {
 				return err
 			}
 		}
-		if f.batch.Len() >= s.batch || s.isCut(event.Partition, f.batch.To) {
+		if f.batch.Len() >= s.batch || alone || s.isCut(event.Partition, f.batch.To) {
 			if err := hand(f); err != nil {
 				return err
 			}
@@ -379,7 +385,11 @@ func (s *session) compute(ctx context.Context) error {
 			return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
 		}
 		if f.score {
-			if err := c.contribute(f); err != nil {
+			if err := guarded(func() error { return c.contribute(f) }); err != nil {
+				if errors.Is(err, errCrashed) {
+					s.t.crashes.note(&f.batch)
+					err = fmt.Errorf("partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
+				}
 				return err
 			}
 		}

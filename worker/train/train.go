@@ -102,6 +102,7 @@ type Trainer struct {
 	columns []string
 
 	acknowledged atomic.Int64 // batches, over all sessions
+	crashes      crashes
 
 	mu        sync.Mutex
 	positions map[ps.Partition]Position // guarded by mu; of the current assignment
@@ -115,7 +116,10 @@ func New(c Config) (*Trainer, error) {
 	if _, err := feature.New(c.Spec, feature.Columns(c.Spec)); err != nil {
 		return nil, err
 	}
-	return &Trainer{config: c, columns: feature.Columns(c.Spec), positions: make(map[ps.Partition]Position)}, nil
+	return &Trainer{
+		config: c, columns: feature.Columns(c.Spec), positions: make(map[ps.Partition]Position),
+		crashes: crashes{alone: make(map[ps.Partition]ps.Range), counts: make(map[place]int)},
+	}, nil
 }
 
 // Positions returns how far the assigned partitions have come. It is safe for
@@ -153,6 +157,9 @@ const lookEvery = time.Second
 // rows are unusable (ErrTooManySkips), the stream cannot be read, the model
 // diverged (ErrDiverged). At the end of the stream it goes on looking after its
 // partitions: a shard that begins anew elsewhere is taught again what it lacks.
+//
+// Where the work on a batch panics, its events are tried one by one, and one that
+// panics three times is skipped at the shards that it would have changed.
 func (t *Trainer) Run(ctx context.Context) error {
 	assignments := t.config.Ownership.WatchAssignment(ctx)
 	var current Assignment

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -485,6 +486,89 @@ func TestWhatCannotBeMendedEndsTheTrainer(t *testing.T) {
 			t.Errorf("ended with %v, want ErrModelMismatch", err)
 		}
 	})
+}
+
+// poisoned are parameters whose answer to a pull of a certain key makes the work on its
+// events panic.
+type poisoned struct {
+	*memory
+	key     ps.Key
+	crashed int
+}
+
+func (p *poisoned) Pull(ctx context.Context, model string, layout uint64, reads []ps.Read) error {
+	if err := p.memory.Pull(ctx, model, layout, reads); err != nil {
+		return err
+	}
+	if slices.Contains(reads[0].Group.Keys, p.key) {
+		p.crashed++
+		reads[0].Values = reads[0].Values[:0]
+	}
+	return nil
+}
+
+func TestAnEventThatCrashesTheWorkIsSkippedAlone(t *testing.T) {
+	f := newFixture(t, testSpec, 1000)
+	counts := f.countKeys(t)
+	params := &poisoned{memory: f.params}
+	for key, n := range counts {
+		if n == 2 && (params.key == 0 || key < params.key) {
+			params.key = key
+		}
+	}
+	ownership := make(assigned, 1)
+	ownership <- all(1, 1)
+	var letters []string
+	trainer, err := train.New(train.Config{
+		Model: f.model, Spec: f.spec, Source: f.source, Params: params, Ownership: ownership,
+		Skipped: func(_ *worker.Event, reason error) {
+			if !errors.Is(reason, worker.ErrUnreadable) {
+				letters = append(letters, reason.Error())
+			}
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := until(t, trainer, func() bool { return finished(trainer) == f.model.Partitions }); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(letters)
+	if letters = slices.Compact(letters); len(letters) != 2 || !strings.Contains(letters[0], "given up after 3 times") {
+		t.Errorf("given up: %q, want the two events of key %016x", letters, uint64(params.key))
+	}
+	progress, err := f.params.Applied(t.Context(), f.model.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := audit.Run(t.Context(), audit.Config{Spec: f.spec, Source: f.source, Progress: progress})
+	if err != nil || !report.Clean() || report.Events != int64(f.events) {
+		t.Errorf("audit %+v, %v: want all %d events and nothing lost or doubled", report, err, f.events)
+	}
+	table, _, _ := f.model.Layout.Table(spec.AuditTable)
+	learned := make(map[ps.Key]uint64)
+	for _, held := range f.params.shards {
+		if err := held.Range(table, func(key ps.Key, _ uint64, row []byte) bool {
+			learned[key] = ps.View[uint64](row)[0]
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	missing := uint64(0)
+	for key, n := range counts {
+		if learned[key] > n {
+			t.Errorf("key %016x was learned %d times, it has %d events", uint64(key), learned[key], n)
+		}
+		missing += n - learned[key]
+	}
+	if learned[params.key] != 0 || missing != 2*4 { // two events of three features and the constant
+		t.Errorf("the poisoned key was learned %d times, and %d features of events were not learned: want 0 and 8", learned[params.key], missing)
+	}
+	if params.crashed > 2*(3+2) { // three times alone, and in batches
+		t.Errorf("the poisoned key was pulled %d times", params.crashed)
+	}
 }
 
 // leaky is a stream that leaves out one event.
