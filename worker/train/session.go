@@ -52,6 +52,7 @@ type session struct {
 	shards     int
 	batch      int
 	window     int
+	rate       float64 // this worker's share of the rate; 0 is as fast as it goes
 
 	cursors map[ps.Partition]*Cursor     // owned by plan
 	cuts    map[ps.Partition][]ps.Offset // owned by read
@@ -71,9 +72,13 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		return err
 	}
 	batch, window := Sizes(t.config.Spec.Training.InFlight, a.Workers)
+	rate := t.config.Rate / float64(max(1, a.Workers))
+	if rate > 0 {
+		batch = pacedBatch(batch, rate)
+	}
 	s := &session{
 		t: t, assignment: a, layout: t.config.Model.Layout.Hash(), shards: len(progress),
-		batch: batch, window: window,
+		batch: batch, window: window, rate: rate,
 		cursors: make(map[ps.Partition]*Cursor), cuts: make(map[ps.Partition][]ps.Offset), next: make(map[ps.Partition]ps.Offset),
 		batches: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, window),
 		tokens: make(chan struct{}, window), free: make(chan *flight, window+len(a.Partitions)+4),
@@ -306,6 +311,11 @@ func (s *session) plan(ctx context.Context) error {
 	var pulls errgroup.Group
 	defer pulls.Wait() //nolint:errcheck // each pull's error is its flight's
 	for f := range s.batches {
+		if n := f.batch.Len(); n > 0 && s.rate > 0 && !s.cursors[f.batch.Partition].Replaying() {
+			if err := s.t.pace.wait(ctx, n, s.rate); err != nil {
+				return err
+			}
+		}
 		select {
 		case s.tokens <- struct{}{}:
 		case <-ctx.Done():

@@ -68,6 +68,10 @@ type Config struct {
 	Source    stream.Source
 	Params    Params
 	Ownership Ownership
+	// Rate is how many events per second all workers together learn at most, shared
+	// as the events in flight are. Events that some shard has learned already are not
+	// held back: to replay is to catch up. 0 is as fast as it goes.
+	Rate float64
 	// Skipped is told of every row that cannot be used, with the reason; never its
 	// text. It is called by the goroutine that reads, possibly again for the same
 	// row after a restart, and should not block. May be nil.
@@ -78,6 +82,9 @@ type Config struct {
 func (c *Config) validate() error {
 	if c.Spec == nil || c.Source == nil || c.Params == nil || c.Ownership == nil || c.Logger == nil {
 		return fmt.Errorf("a trainer needs a spec, a source, parameters, an ownership and a logger: %w", ps.ErrInvalid)
+	}
+	if !(c.Rate >= 0) { // or no number
+		return fmt.Errorf("a rate of %v events per second: %w", c.Rate, ps.ErrInvalid)
 	}
 	if c.Skipped == nil {
 		c.Skipped = func(*worker.Event, error) {}
@@ -103,6 +110,7 @@ type Trainer struct {
 
 	acknowledged atomic.Int64 // batches, over all sessions
 	crashes      crashes
+	pace         pace         // owned by the running session
 
 	mu        sync.Mutex
 	positions map[ps.Partition]Position // guarded by mu; of the current assignment

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -628,6 +629,60 @@ func TestWhatIsInFlightIsSharedByWorkers(t *testing.T) {
 		batch, window := train.Sizes(c.inFlight, c.workers)
 		if batch*window > c.events || batch*window < c.events/2 {
 			t.Errorf("%d in flight over %d workers: %d batches of %d, want together at most %d", c.inFlight, c.workers, window, batch, c.events)
+		}
+	}
+}
+
+// paced returns a trainer that learns at a rate, one of several workers.
+func paced(t *testing.T, f *fixture, rate float64, workers int) *train.Trainer {
+	t.Helper()
+	ownership := make(assigned, 1)
+	ownership <- all(1, workers)
+	trainer, err := train.New(train.Config{
+		Model: f.model, Spec: f.spec, Source: f.source, Params: f.params, Ownership: ownership, Rate: rate,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trainer
+}
+
+func TestTheRateIsSharedByWorkers(t *testing.T) {
+	f := newFixture(t, testSpec, 500)
+	trainer := paced(t, f, 2000, 2)
+	start := time.Now()
+	if err := until(t, trainer, func() bool { return finished(trainer) == f.model.Partitions }); err != nil {
+		t.Fatal(err)
+	}
+	if took, least := time.Since(start), 400*time.Millisecond; took < least {
+		t.Errorf("500 events at half of 2,000 per second took %v, want at least %v", took, least)
+	}
+	f.check(t)
+}
+
+func TestWhatAShardKnowsAlreadyIsReplayedWithoutPacing(t *testing.T) {
+	f := newFixture(t, testSpec, 2000)
+	if err := learn(t, f, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.params.restart(3)
+	trainer := paced(t, f, 0.01, 1) // 55 hours
+	if err := until(t, trainer, func() bool { return finished(trainer) == f.model.Partitions }); err != nil {
+		t.Fatal(err)
+	}
+	f.check(t)
+}
+
+func TestARateBelowNothingIsRefused(t *testing.T) {
+	f := newFixture(t, testSpec, 1)
+	for _, rate := range []float64{-1, math.NaN()} {
+		_, err := train.New(train.Config{
+			Model: f.model, Spec: f.spec, Source: f.source, Params: f.params, Ownership: make(assigned), Rate: rate,
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		if !errors.Is(err, ps.ErrInvalid) {
+			t.Errorf("a rate of %v gave %v, want ErrInvalid", rate, err)
 		}
 	}
 }
