@@ -292,16 +292,19 @@ type workerSettings struct {
 	stream string // overrides the spec's source
 	// source, if not nil, is an open stream to use.
 	source   stream.Source
-	inFlight int // overrides the spec's, if above 0
+	inFlight int     // overrides the spec's, if above 0
+	rate     float64 // events per second over all workers; 0 is as fast as it goes
 	secret   []byte
 	letters  *deadletter.List
 	logger   *slog.Logger
-	// started, if not nil, is given the trainer before it runs.
-	started func(*train.Trainer)
 }
 
-// reportEvery is how often a worker reports its positions.
-const reportEvery = time.Second
+// A worker reports its positions every reportEvery, and the end of a partition within
+// endsEvery of coming upon it: who waits for the stream to be learned waits for that.
+const (
+	reportEvery = time.Second
+	endsEvery   = 20 * time.Millisecond
+)
 
 // runWorker is a worker until ctx ends.
 func runWorker(ctx context.Context, c workerSettings) error {
@@ -335,7 +338,7 @@ func runWorker(ctx context.Context, c workerSettings) error {
 	defer params.Close()
 	trainer, err := train.New(train.Config{
 		Model: model.Model, Spec: s, Source: source, Params: params,
-		Ownership: assignments{c.store, model.Name, id},
+		Ownership: assignments{c.store, model.Name, id}, Rate: c.rate,
 		Skipped: func(e *worker.Event, reason error) {
 			if c.letters != nil {
 				if _, err := c.letters.Add(deadletter.Of(e, reason)); err != nil {
@@ -353,9 +356,6 @@ func runWorker(ctx context.Context, c workerSettings) error {
 		return err
 	}
 	logger.Info("worker joined", "model", model.Name)
-	if c.started != nil {
-		c.started(trainer)
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registration.Run(ctx) })
 	g.Go(func() error { return trainer.Run(ctx) })
@@ -383,25 +383,40 @@ func waitForModel(ctx context.Context, store *meta.Store, name string, logger *s
 
 // reportPositions tells the store where the trainer is, until ctx ends.
 func reportPositions(ctx context.Context, trainer *train.Trainer, registration *meta.WorkerRegistration, logger *slog.Logger) error {
-	ticks := time.NewTicker(reportEvery)
+	ticks := time.NewTicker(endsEvery)
 	defer ticks.Stop()
+	var reported time.Time
+	ends := 0
 	for {
 		select {
 		case <-ticks.C:
 		case <-ctx.Done():
 			return nil
 		}
-		var report coordinator.WorkerReport
-		for p, position := range trainer.Positions() {
-			report.Partitions = append(report.Partitions, coordinator.PartitionReport{
-				Partition: p, Position: position.Acknowledged, End: position.End, EndKnown: position.EndKnown,
-			})
+		report, known := positions(trainer)
+		if known == ends && time.Since(reported) < reportEvery {
+			continue
 		}
-		slices.SortFunc(report.Partitions, func(a, b coordinator.PartitionReport) int { return int(a.Partition) - int(b.Partition) })
+		ends, reported = known, time.Now()
 		if err := registration.Report(ctx, report); err != nil && ctx.Err() == nil {
 			logger.Debug("positions not reported", "error", err)
+			ends = -1 // try again
 		}
 	}
+}
+
+// positions returns a trainer's report and how many ends it knows.
+func positions(trainer *train.Trainer) (report coordinator.WorkerReport, ends int) {
+	for p, position := range trainer.Positions() {
+		report.Partitions = append(report.Partitions, coordinator.PartitionReport{
+			Partition: p, Position: position.Acknowledged, End: position.End, EndKnown: position.EndKnown,
+		})
+		if position.EndKnown {
+			ends++
+		}
+	}
+	slices.SortFunc(report.Partitions, func(a, b coordinator.PartitionReport) int { return int(a.Partition) - int(b.Partition) })
+	return report, ends
 }
 
 // assignments are one worker's part of a model's assignments.

@@ -16,6 +16,7 @@ const (
 	lettersName = "dead-letters.jsonl"
 	etcdName    = "etcd"
 	epochsName  = "epochs"
+	membersName = "members" // logs and dead letters of child processes
 )
 
 // directory is where up works. It is empty when up begins, or what an earlier up has
@@ -70,14 +71,15 @@ func (d *directory) undo() error {
 	return d.clear()
 }
 
-// end removes a temporary directory, but for the list of dead letters if that is to
-// be read.
-func (d *directory) end(keepLetters bool) error {
-	switch {
-	case !d.temporary:
+// end removes a temporary directory, but for what is to be read, if it is there.
+func (d *directory) end(keep ...string) error {
+	if !d.temporary {
 		return nil
-	case keepLetters:
-		return d.clear(lettersName)
+	}
+	for _, name := range keep {
+		if _, err := os.Stat(d.file(name)); err == nil {
+			return d.clear(keep...)
+		}
 	}
 	return os.RemoveAll(d.path)
 }

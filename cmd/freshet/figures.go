@@ -95,6 +95,7 @@ type upReport struct {
 	Events          int64        `json:"events"`
 	Seconds         float64      `json:"seconds"`
 	EventsPerSecond float64      `json:"events_per_second"`
+	Rate            float64      `json:"rate,omitempty"` // as asked for
 	Nodes           int          `json:"nodes"`
 	Workers         int          `json:"workers"`
 	Shards          int          `json:"shards"`
@@ -105,6 +106,7 @@ type upReport struct {
 	Holdout         *eval.Report `json:"holdout"`
 	Best            *best        `json:"best,omitempty"`
 	Audit           audit.Report `json:"audit"`
+	Kills           *kills       `json:"kills,omitempty"` // only if members were to be killed
 	DeadLetters     string       `json:"dead_letters,omitempty"`
 
 	loss string // its name
@@ -136,8 +138,12 @@ func loss(r eval.Report) *float64 {
 
 // print writes the report for people.
 func (r upReport) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s: %s events in %.1f s, %s/s; %s rows\n%s, %s, %s, %s, %d events in flight\n\n",
-		r.Model, thousands(r.Events), r.Seconds, thousands(int64(r.EventsPerSecond)), thousands(int64(r.Rows)),
+	paced := ""
+	if r.Rate > 0 {
+		paced = fmt.Sprintf(" (at most %g)", r.Rate)
+	}
+	fmt.Fprintf(w, "\n%s: %s events in %.1f s, %s/s%s; %s rows\n%s, %s, %s, %s, %d events in flight\n\n",
+		r.Model, thousands(r.Events), r.Seconds, thousands(int64(r.EventsPerSecond)), paced, thousands(int64(r.Rows)),
 		count(r.Nodes, "node"), count(r.Workers, "worker"), count(r.Shards, "shard"), count(r.Partitions, "partition"), r.InFlight)
 	if r.Events == 0 {
 		fmt.Fprintf(w, "  The stream has no events: there was nothing to learn.\n\n")
@@ -146,6 +152,9 @@ func (r upReport) print(w io.Writer) {
 	}
 	if r.Progressive.Replayed > 0 {
 		fmt.Fprintf(w, "  %s events were scored again after a crash and are in none of these figures.\n", thousands(int64(r.Progressive.Replayed)))
+	}
+	if r.Kills != nil {
+		r.Kills.print(w)
 	}
 	printAudit(w, r.Audit)
 	if r.DeadLetters != "" {

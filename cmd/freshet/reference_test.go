@@ -18,7 +18,13 @@ var realData = os.Getenv("FRESHET_DATA")
 
 // TestMain takes away the settings in the environment, FRESHET_DATA among them: the
 // commands under test would read them as flags.
+//
+// The tests' binary is Freshet, too: what the commands start as child processes has a
+// role in the place of go test's flags.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		main()
+	}
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "FRESHET_") {
 			if err := os.Unsetenv(name); err != nil {

@@ -174,6 +174,7 @@ func newWorker(t *terminal) *cobra.Command {
 	var f storeFlags
 	var name, model, stream, secretFile, lettersPath string
 	var inFlight int
+	var rate float64
 	cmd := &cobra.Command{
 		Use:   "worker",
 		Short: "Run a worker: read a model's stream and learn from it",
@@ -182,6 +183,9 @@ func newWorker(t *terminal) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t.talkative(cmd)
+			if !validRate(rate) {
+				return usageError{badRate(rate)}
+			}
 			ctx := cmd.Context()
 			secret, err := readSecret(secretFile)
 			if err != nil {
@@ -199,7 +203,7 @@ func newWorker(t *terminal) *cobra.Command {
 			defer store.Close()
 			return untilStopped(ctx, runWorker(ctx, workerSettings{
 				store: store, name: name, model: model, stream: stream, inFlight: inFlight,
-				secret: secret, letters: letters, logger: t.logger,
+				rate: rate, secret: secret, letters: letters, logger: t.logger,
 			}))
 		},
 	}
@@ -211,5 +215,6 @@ func newWorker(t *terminal) *cobra.Command {
 	flags.StringVar(&secretFile, "secret-file", "", "file with the secret that masks identifiers; the same for all workers")
 	flags.StringVar(&lettersPath, "dead-letters", filepath.Join(os.TempDir(), "freshet-dead-letters.jsonl"), "file that lists rows that cannot be used, without their text")
 	flags.IntVar(&inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
+	flags.Float64Var(&rate, "rate", 0, "events per second, over all workers, that are learned at most; give all workers the same (0: as fast as it goes)")
 	return cmd
 }

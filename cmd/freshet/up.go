@@ -5,9 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
-	"sync"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,19 +31,21 @@ import (
 
 // upSettings are up's flags.
 type upSettings struct {
-	example  string
-	events   int64
-	seed     uint64
-	data     string
-	stream   string
-	dir      string
-	listen   string
-	nodes    int
-	workers  int
-	shards   int
-	standbys int
-	inFlight int
-	untilEnd bool
+	example   string
+	events    int64
+	seed      uint64
+	data      string
+	stream    string
+	dir       string
+	listen    string
+	nodes     int
+	workers   int
+	shards    int
+	standbys  int
+	inFlight  int
+	rate      float64
+	killEvery time.Duration
+	untilEnd  bool
 
 	checkpoints epochSettings
 	goesOn      bool // an earlier up has learned in the directory
@@ -63,12 +66,20 @@ it goes on serving until it is interrupted.
 Rows that cannot be used are skipped and listed, without their text, in
 dead-letters.jsonl in the directory. More than 100 of 10,000 end it.
 
+With --kill-every, nodes and workers are processes of their own, and two nodes,
+then a worker, and so on, are killed with SIGKILL and started again. What they
+had is learned again from the last epoch; the audit shows that nothing is lost.
+
 With --dir the model outlives the process: epochs are taken while it learns and
 when it ends, and the same command goes on from the newest, even after kill -9.
 Without, up works in a temporary directory, begins empty and leaves nothing.`,
 		Example: `  freshet up --example shop --events 1000000 --until-end
   freshet up --example kuairand --data path/to/kuairand --until-end -o json
-  freshet up model.yaml --stream file:///data/events.csv --workers 2 --until-end`,
+  freshet up model.yaml --stream file:///data/events.csv --workers 2 --until-end
+
+  # Members die all the time, and the audit is clean:
+  freshet up --example shop --events 200000 --rate 4000 --kill-every 5s \
+      --checkpoint-every 5s --until-end`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (u.example != "") {
@@ -94,6 +105,8 @@ Without, up works in a temporary directory, begins empty and leaves nothing.`,
 	flags.IntVar(&u.shards, "shards", 64, "shards of the cluster, a power of two")
 	flags.IntVar(&u.standbys, "standbys", 0, standbysUsage)
 	flags.IntVar(&u.inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
+	flags.Float64Var(&u.rate, "rate", 0, "events per second, over all workers, that are learned at most (0: as fast as it goes)")
+	flags.DurationVar(&u.killEvery, "kill-every", 0, "time between kills of a node or a worker, at least 1s (0: none is killed)")
 	u.checkpoints.add(cmd, 30*time.Second)
 	flags.BoolVar(&u.untilEnd, "until-end", false, "end, audit and report when the stream has been learned")
 	return cmd
@@ -111,6 +124,12 @@ func (u *upSettings) validate() error {
 		return usageError{fmt.Errorf("--events %d: want at least 1", u.events)}
 	case u.inFlight < 0:
 		return usageError{fmt.Errorf("--in-flight %d: want at least 1, or 0 for the spec's", u.inFlight)}
+	case !validRate(u.rate):
+		return usageError{badRate(u.rate)}
+	case u.killEvery != 0 && u.killEvery < killEveryMin:
+		return usageError{fmt.Errorf("--kill-every %v: want at least %v, in which a killed process is back, or 0 to kill none", u.killEvery, killEveryMin)}
+	case u.killEvery != 0 && u.checkpoints.every == 0 && u.checkpoints.events == 0:
+		return usageError{errors.New("--kill-every needs epochs to go on from: leave --checkpoint-every or --checkpoint-events above 0")}
 	case u.example != "" && u.stream != "":
 		return usageError{errors.New("an example brings its own stream; leave --stream out")}
 	}
@@ -118,6 +137,25 @@ func (u *upSettings) validate() error {
 		return usageError{fmt.Errorf("--shards: %w", err)}
 	}
 	return nil
+}
+
+// killEveryMin is the shortest time between kills: a process takes some 0.2 s to be back.
+const killEveryMin = time.Second
+
+// validRate reports whether a rate can be meant.
+func validRate(rate float64) bool { return rate >= 0 && !math.IsInf(rate, 0) }
+
+func badRate(rate float64) error {
+	return fmt.Errorf("--rate %v: want events per second above 0, or 0 for as fast as it goes", rate)
+}
+
+// home is where a cluster of up's lives.
+type home struct {
+	dir      *directory
+	etcd     []string // endpoints
+	store    *meta.Store
+	listener net.Listener // the coordinator's
+	letters  *deadletter.List
 }
 
 // job is what up is to learn.
@@ -145,13 +183,14 @@ func (u *upSettings) run(ctx context.Context, t *terminal, specPath string) (err
 	if err != nil {
 		return err
 	}
-	began, keepLetters := false, false
+	began := false
+	var keep []string
 	defer func() {
 		if !began {
 			err = errors.Join(err, dir.undo())
 			return
 		}
-		err = errors.Join(err, dir.end(keepLetters))
+		err = errors.Join(err, dir.end(keep...))
 	}()
 	j, err := u.prepare(ctx, t, specPath, dir)
 	if err != nil {
@@ -181,7 +220,7 @@ func (u *upSettings) run(ctx context.Context, t *terminal, specPath string) (err
 		removed = " (removed at the end)"
 	}
 	t.note("secret and dead letters are in %s%s", dir.path, removed)
-	if !dir.temporary {
+	if !dir.temporary || u.killEvery > 0 {
 		url, err := fileURL(dir.file(epochsName))
 		if err != nil {
 			return err
@@ -193,7 +232,7 @@ func (u *upSettings) run(ctx context.Context, t *terminal, specPath string) (err
 	} else {
 		t.note("learning begins with an empty model")
 	}
-	report, err := u.cluster(ctx, t, store, listener, j, letters)
+	report, err := u.cluster(ctx, t, j, &home{dir, etcdServer.Endpoints(), store, listener, letters})
 	switch {
 	case ctx.Err() != nil && u.untilEnd && report == nil:
 		return ctx.Err() // cut short
@@ -206,18 +245,23 @@ func (u *upSettings) run(ctx context.Context, t *terminal, specPath string) (err
 		}
 		return nil
 	case errors.Is(err, train.ErrTooManySkips):
-		keepLetters = true
+		keep = []string{lettersName}
 		return condition{fmt.Sprintf("%s; all are listed, without their text, in %s", plain(err), dir.file(lettersName)), err}
 	case err != nil:
+		keep = []string{membersName}
 		return err
 	}
 	if report.Audit.Skipped > 0 {
-		report.DeadLetters, keepLetters = dir.file(lettersName), true
+		report.DeadLetters, keep = dir.file(lettersName), []string{lettersName}
 	}
 	if err := t.result(report, report.print); err != nil {
 		return err
 	}
 	if !report.Audit.Clean() {
+		keep = append(keep, membersName)
+		if u.killEvery > 0 {
+			t.note("the members' logs are in %s", dir.file(membersName))
+		}
 		return errNotClean
 	}
 	return nil
@@ -225,46 +269,26 @@ func (u *upSettings) run(ctx context.Context, t *terminal, specPath string) (err
 
 // cluster runs all members until the stream has been learned, if up is to end then,
 // and returns the report; else until ctx ends.
-func (u *upSettings) cluster(ctx context.Context, t *terminal, store *meta.Store, listener net.Listener, j *job, letters *deadletter.List) (*upReport, error) {
+func (u *upSettings) cluster(ctx context.Context, t *terminal, j *job, h *home) (*upReport, error) {
 	// The members outlive an interruption, until the last epoch is taken.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, life := errgroup.WithContext(life)
 	g.Go(func() error {
 		return runCoordinator(life, coordinatorSettings{
-			store: store, name: "coordinator", listener: listener, advertise: listener.Addr().String(),
+			store: h.store, name: "coordinator", listener: h.listener, advertise: h.listener.Addr().String(),
 			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, standbys: u.standbys, checkpoints: u.checkpoints, logger: t.logger,
 		})
 	})
-	for i := range u.nodes {
-		nodeListener, err := listen(ctx, "127.0.0.1:0")
-		if err != nil {
-			stop()
-			return nil, errors.Join(err, g.Wait())
-		}
-		g.Go(func() error {
-			return runNode(life, nodeSettings{
-				store: store, name: fmt.Sprintf("ps-%d", i), listener: nodeListener, advertise: nodeListener.Addr().String(), logger: t.logger,
-			})
-		})
+	start := u.startMembers
+	if u.killEvery > 0 {
+		start = u.startChildren
 	}
-	w := &watchedTrainers{}
-	g.Go(func() error {
-		// Apply first, so that every worker finds the model when it starts.
-		if _, _, err := store.ApplyModel(life, coordinator.Model{Model: j.model, Spec: j.doc}); err != nil {
-			return err
-		}
-		workers, life := errgroup.WithContext(life)
-		for i := range u.workers {
-			workers.Go(func() error {
-				return runWorker(life, workerSettings{
-					store: store, name: fmt.Sprintf("worker-%d", i), model: j.spec.Model, source: j.source,
-					inFlight: u.inFlight, secret: j.secret, letters: letters, logger: t.logger, started: w.add,
-				})
-			})
-		}
-		return workers.Wait()
-	})
+	k, err := start(life, g, t, j, h)
+	if err != nil {
+		stop()
+		return nil, errors.Join(err, g.Wait())
+	}
 	var report *upReport
 	g.Go(func() error {
 		defer stop()
@@ -272,24 +296,100 @@ func (u *upSettings) cluster(ctx context.Context, t *terminal, store *meta.Store
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
 		var err error
-		if report, err = u.follow(looking, t, store, j, w); err != nil {
+		if report, err = u.follow(looking, t, j, h, k); err != nil {
 			return err
 		}
-		return u.lastEpoch(life, t, listener.Addr().String(), j.model.Name)
+		return u.lastEpoch(life, t, h.listener.Addr().String(), j.model.Name)
 	})
-	err := g.Wait()
+	err = g.Wait()
 	if report != nil && errors.Is(err, context.Canceled) {
 		err = nil // that is how the members end
 	}
+	if err == nil && k != nil {
+		err = h.children().gatherLetters(h.letters, u.workers)
+	}
 	return report, err
+}
+
+// startMembers runs nodes and workers in this process; nobody kills them.
+func (u *upSettings) startMembers(ctx context.Context, g *errgroup.Group, t *terminal, j *job, h *home) (*killer, error) {
+	for i := range u.nodes {
+		listener, err := listen(ctx, "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		g.Go(func() error {
+			return runNode(ctx, nodeSettings{
+				store: h.store, name: fmt.Sprintf("ps-%d", i), listener: listener, advertise: listener.Addr().String(), logger: t.logger,
+			})
+		})
+	}
+	g.Go(func() error {
+		// Apply first, so that every worker finds the model when it starts.
+		if err := j.apply(ctx, h.store); err != nil {
+			return err
+		}
+		workers, ctx := errgroup.WithContext(ctx)
+		for i := range u.workers {
+			workers.Go(func() error {
+				return runWorker(ctx, workerSettings{
+					store: h.store, name: workerName(i), model: j.spec.Model, source: j.source,
+					inFlight: u.inFlight, rate: u.rate, secret: j.secret, letters: h.letters, logger: t.logger,
+				})
+			})
+		}
+		return workers.Wait()
+	})
+	return nil, nil
+}
+
+// startChildren runs nodes and workers as processes of their own, and returns who
+// kills them.
+func (u *upSettings) startChildren(ctx context.Context, g *errgroup.Group, t *terminal, j *job, h *home) (*killer, error) {
+	if err := os.MkdirAll(h.dir.file(membersName), 0o700); err != nil {
+		return nil, err
+	}
+	children := h.children()
+	t.note("the members' logs are in %s while it runs, and kept if something fails", h.dir.file(membersName))
+	k := &killer{every: u.killEvery, begin: make(chan struct{})}
+	for i := range u.nodes {
+		node, err := children.node(ctx, fmt.Sprintf("ps-%d", i))
+		if err != nil {
+			return nil, err
+		}
+		k.nodes = append(k.nodes, node)
+		g.Go(func() error { return node.run(ctx) })
+	}
+	for i := range u.workers {
+		worker := children.worker(workerName(i), j.spec.Model, j.url, h.dir.file(secretName), u.inFlight, u.rate)
+		k.workers = append(k.workers, worker)
+		g.Go(func() error { return worker.run(ctx) })
+	}
+	g.Go(func() error { return j.apply(ctx, h.store) })
+	g.Go(func() error { return k.run(ctx) })
+	return k, nil
+}
+
+// workerName returns the name of up's worker number i.
+func workerName(i int) string { return fmt.Sprintf("worker-%d", i) }
+
+// apply makes the job's model one of the cluster's.
+func (j *job) apply(ctx context.Context, store *meta.Store) error {
+	_, _, err := store.ApplyModel(ctx, coordinator.Model{Model: j.model, Spec: j.doc})
+	return err
+}
+
+// children returns what children share.
+func (h *home) children() childHome {
+	return childHome{endpoints: h.etcd, file: func(name string) string { return filepath.Join(h.dir.file(membersName), name) }}
 }
 
 // lastEpochMax bounds the wait for the epoch that up ends with.
 const lastEpochMax = 2 * time.Minute
 
-// lastEpoch takes an epoch, if up takes any, so that the next up goes on from here.
+// lastEpoch takes an epoch, if the directory stays, so that the next up goes on from here.
 func (u *upSettings) lastEpoch(ctx context.Context, t *terminal, address, model string) error {
-	if u.checkpoints.bucket == "" || ctx.Err() != nil {
+	if u.checkpoints.bucket == "" || u.dir == "" || ctx.Err() != nil {
 		return nil
 	}
 	admin, err := dialAdmin(address)
@@ -384,31 +484,40 @@ func (u *upSettings) prepareExample(ctx context.Context, t *terminal, dir *direc
 	return url, known, err
 }
 
-// watchedTrainers are the trainers of this process.
-type watchedTrainers struct {
-	mu   sync.Mutex
-	list []*train.Trainer // guarded by mu
+// ends are the ends of a stream's partitions, as workers come upon them.
+type ends struct {
+	model ps.Model
+	of    map[ps.Partition]ps.Offset
 }
 
-func (w *watchedTrainers) add(t *train.Trainer) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.list = append(w.list, t)
-}
-
-// done reports whether all partitions have been applied to their ends.
-func (w *watchedTrainers) done(partitions int) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	finished := 0
-	for _, t := range w.list {
-		for _, position := range t.Positions() {
-			if position.Done {
-				finished++
+// look asks the store, as long as an end is not known, and reports whether all are.
+func (e *ends) look(ctx context.Context, store *meta.Store) (known bool, err error) {
+	if len(e.of) == e.model.Partitions {
+		return true, nil
+	}
+	workers, err := store.Workers(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, w := range workers {
+		for _, p := range w.Report.Partitions {
+			if w.Model == e.model.Name && p.EndKnown {
+				e.of[p.Partition] = p.End
 			}
 		}
 	}
-	return finished == partitions
+	return len(e.of) == e.model.Partitions, nil
+}
+
+// reached reports whether every shard has applied every partition to its end.
+func (e *ends) reached(progress []ps.ShardProgress) bool {
+	for p, r := range spread(progress) {
+		end, known := e.of[ps.Partition(p)]
+		if !known || r.From < end {
+			return false
+		}
+	}
+	return len(progress) > 0
 }
 
 // How often up looks at the cluster.
@@ -418,9 +527,9 @@ const (
 )
 
 // follow shows progress until the stream has been learned, if up is to end then,
-// and returns the report; else until ctx ends.
-func (u *upSettings) follow(ctx context.Context, t *terminal, store *meta.Store, j *job, w *watchedTrainers) (*upReport, error) {
-	c, err := client.Dial(ctx, client.Config{Routes: store, Logger: t.logger})
+// and returns the report; else until ctx ends. k, if not nil, kills members meanwhile.
+func (u *upSettings) follow(ctx context.Context, t *terminal, j *job, h *home, k *killer) (*upReport, error) {
+	c, err := client.Dial(ctx, client.Config{Routes: h.store, Logger: t.logger})
 	if err != nil {
 		return nil, err
 	}
@@ -429,6 +538,7 @@ func (u *upSettings) follow(ctx context.Context, t *terminal, store *meta.Store,
 	if err != nil {
 		return nil, err
 	}
+	end := &ends{model: j.model, of: make(map[ps.Partition]ps.Offset)}
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	start := time.Now()
@@ -441,11 +551,24 @@ func (u *upSettings) follow(ctx context.Context, t *terminal, store *meta.Store,
 			return nil, nil
 		}
 		now := time.Now()
-		finished := u.untilEnd && w.done(j.model.Partitions)
-		if !finished && now.Sub(shown) < showEvery {
+		known := false
+		if u.untilEnd {
+			known, err = end.look(ctx, h.store)
+		}
+		if err == nil && !known && now.Sub(shown) < showEvery {
 			continue
 		}
-		progress, err := c.Applied(ctx, j.model.Name)
+		var progress []ps.ShardProgress
+		if err == nil {
+			progress, err = c.Applied(ctx, j.model.Name)
+		}
+		finished := err == nil && known && end.reached(progress)
+		if err == nil && !finished && now.Sub(shown) < showEvery {
+			continue
+		}
+		if finished && k != nil && k.stop() {
+			continue // what the last kill has taken must be there again
+		}
 		if err == nil {
 			err = summary.Update(ctx, spread(progress))
 		}
@@ -454,7 +577,7 @@ func (u *upSettings) follow(ctx context.Context, t *terminal, store *meta.Store,
 		}
 		if err != nil {
 			t.logger.Warn("figures cannot be read", "error", err)
-			shown = now
+			shown, err = now, nil
 			continue
 		}
 		learned := summary.Figures(eval.Progressive)
@@ -472,10 +595,22 @@ func (u *upSettings) follow(ctx context.Context, t *terminal, store *meta.Store,
 		}
 		before, shown = events, now
 		r := learned.Report(j.spec.Loss == spec.Log)
-		t.progress("%s events  %s/s  %s %s  AUC %s  lag %s", thousands(events), rate,
-			lossName(j.spec), figure(loss(r)), figure(r.AUC), thousands(lag))
+		killed := ""
+		if k != nil {
+			if events > first {
+				k.start()
+			}
+			killed = "  " + k.kills().String()
+		}
+		t.progress("%s events  %s/s  %s %s  AUC %s  lag %s%s", thousands(events), rate,
+			lossName(j.spec), figure(loss(r)), figure(r.AUC), thousands(lag), killed)
 		if finished {
-			return u.report(ctx, t, j, progress, summary, learning{events, events - first, now.Sub(start)})
+			report, err := u.report(ctx, t, j, progress, summary, learning{events, events - first, now.Sub(start)})
+			if err == nil && k != nil {
+				killed := k.kills()
+				report.Kills = &killed
+			}
+			return report, err
 		}
 	}
 }
@@ -500,7 +635,7 @@ func (u *upSettings) report(ctx context.Context, t *terminal, j *job, progress [
 	learned, held, replayed := summary.Figures(eval.Progressive), summary.Figures(eval.HeldOut), summary.Figures(eval.Replayed)
 	r := &upReport{
 		Model: j.spec.Model, Events: l.events, Seconds: l.took.Seconds(), EventsPerSecond: float64(l.here) / l.took.Seconds(),
-		Nodes: u.nodes, Workers: u.workers, Shards: u.shards, Partitions: j.model.Partitions, InFlight: j.spec.Training.InFlight,
+		Rate: u.rate, Nodes: u.nodes, Workers: u.workers, Shards: u.shards, Partitions: j.model.Partitions, InFlight: j.spec.Training.InFlight,
 		Progressive: progressive{Report: learned.Report(binary), Replayed: uint64(replayed.Events)},
 		Best:        j.best, Audit: audited, loss: lossName(j.spec),
 	}
