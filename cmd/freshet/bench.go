@@ -33,7 +33,7 @@ func newBench(t *terminal) *cobra.Command {
 		Short:   "Measure what a cluster can do here",
 		Example: "  freshet bench store --rows 1000000 --width 16 --keys 4096",
 	}
-	cmd.AddCommand(newBenchStore(t), newBenchNode(t))
+	cmd.AddCommand(newBenchStore(t), newBenchNode(t), newBenchRecovery(t))
 	return cmd
 }
 

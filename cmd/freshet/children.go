@@ -30,6 +30,8 @@ type child struct {
 	name string
 	args []string
 	log  string // the file that its stdout and stderr are appended to
+	// address is where it serves, if it is a node.
+	address string
 	// again, if not nil, says when a child that was killed is started again; else that
 	// is at once.
 	again chan struct{}
@@ -113,6 +115,16 @@ func (c *child) kill() bool {
 	return true
 }
 
+// restart starts a child again that was killed, and whose again is set.
+func (c *child) restart(ctx context.Context) error {
+	select {
+	case c.again <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // withoutSettings returns an environment without settings of Freshet: a child has its
 // flags, and an address or a name would be everybody's.
 func withoutSettings(environment []string) []string {
@@ -162,7 +174,9 @@ func (h childHome) node(ctx context.Context, name string) (*child, error) {
 		return nil, err
 	}
 	defer free.Close()
-	return h.child("ps", name, "--listen", free.Addr().String()), nil
+	node := h.child("ps", name, "--listen", free.Addr().String())
+	node.address = free.Addr().String()
+	return node, nil
 }
 
 // worker returns the child that is a worker.
