@@ -225,10 +225,14 @@ const (
 // goroutines, for disjoint shards in ascending order.
 func (c *Client) eachShard(ctx context.Context, wanted []ps.ShardID, ask func(ctx context.Context, conn *grpc.ClientConn, shards []ps.ShardID) error) error {
 	pause := pauseMin
+	var version int64
 	for {
 		m, err := c.Map(ctx, 0)
 		if err != nil {
 			return err
+		}
+		if m.Version != version { // a new owner may need a moment more, and not half a second
+			version, pause = m.Version, pauseMin
 		}
 		var missing []ps.ShardID
 		var trouble error
