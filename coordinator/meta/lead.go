@@ -57,13 +57,14 @@ func (s *Store) takeLead(ctx context.Context, id string) (*Registration, error) 
 	return r, nil
 }
 
-// during runs f for as long as the registration can be kept, and then gives it up.
+// during runs f for as long as the registration can be kept, and then gives it up. A
+// leader that has not heard of etcd for a lease's time takes its lead for lost.
 func (r *Registration) during(ctx context.Context, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	kept := make(chan error, 1) // sent once
 	go func() {
-		err := r.Run(ctx)
+		err := r.keep(ctx, r.ttl)
 		if err != nil {
 			cancel(fmt.Errorf("leadership is over: %w", err))
 		}

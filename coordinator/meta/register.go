@@ -121,25 +121,59 @@ func (s *Store) grant(ctx context.Context, what string) (*Registration, error) {
 }
 
 // Run keeps the registration until ctx ends; then it takes it back, so that others
-// see at once that the process has left, and returns nil. If the registration is lost
-// (etcd did not hear of the process for a lease's time, or an operator removed it),
-// Run returns an error that wraps ps.ErrUnavailable: others take the process for dead
-// and it should end, or join again under another ID. Run is called once.
-func (r *Registration) Run(ctx context.Context) error {
-	alive, err := r.store.client.KeepAlive(ctx, r.lease)
-	if err != nil && ctx.Err() == nil {
-		return r.store.explain(ctx, "keep the registration of "+r.what, err)
-	}
-	if err == nil {
-		for range alive { // until ctx ends, or the lease is gone
+// see at once that the process has left, and returns nil. If the registration is gone
+// (etcd did not hear of the process for a lease's time and told others so, or an
+// operator removed it), Run returns an error that wraps ps.ErrUnavailable: others take
+// the process for dead and it should end, or join again under another ID. Run is called
+// once.
+//
+// While etcd does not answer, Run goes on asking. An etcd without a quorum tells nobody
+// that a process has died, and gives every lease its full time again when it is back; a
+// process that ended by a clock of its own would end the training that goes on
+// meanwhile. One that was replaced without hearing of it does no harm: no safety rule
+// reads a lease.
+func (r *Registration) Run(ctx context.Context) error { return r.keep(ctx, 0) }
+
+// keep is Run, which also ends if etcd is not heard of for silenceMax, unless that is 0.
+func (r *Registration) keep(ctx context.Context, silenceMax time.Duration) error {
+	every := r.ttl / 3
+	heard, silent := time.Now(), false
+	ticks := time.NewTicker(every)
+	defer ticks.Stop()
+	for {
+		asked := time.Now()
+		err := r.renew(ctx, every)
+		if err == nil {
+			heard = asked
+		}
+		switch quiet := time.Since(heard); {
+		case ctx.Err() != nil:
+			r.revoke(ctx)
+			return nil
+		case errors.Is(err, rpctypes.ErrLeaseNotFound), silenceMax > 0 && quiet >= silenceMax:
+			return fmt.Errorf("registration of %s is lost: etcd did not hear of it for %v, or it was removed: %w",
+				r.what, r.ttl, ps.ErrUnavailable)
+		case quiet >= r.ttl && !silent:
+			r.store.cfg.Logger.Warn("etcd does not answer; what is known is kept", "registration", r.what, "for", quiet, "err", err)
+			silent = true
+		case err == nil && silent:
+			r.store.cfg.Logger.Info("etcd answers again", "registration", r.what)
+			silent = false
+		}
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
 		}
 	}
-	if ctx.Err() == nil {
-		return fmt.Errorf("registration of %s is lost: etcd did not hear of it for %v, or it was removed: %w",
-			r.what, r.ttl, ps.ErrUnavailable)
-	}
-	r.revoke(ctx)
-	return nil
+}
+
+// renew renews the lease once, in at most so long. Each attempt may go to another of
+// etcd's members, so that one that hangs does not cost the lease.
+func (r *Registration) renew(ctx context.Context, most time.Duration) error {
+	bounded, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	_, err := r.store.client.KeepAliveOnce(bounded, r.lease)
+	return err
 }
 
 // revoke takes the registration back. Where that does not work it runs out by itself,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/freshet-ml/freshet/coordinator"
 	"github.com/freshet-ml/freshet/coordinator/meta"
+	"github.com/freshet-ml/freshet/coordinator/meta/etcd"
 	"github.com/freshet-ml/freshet/ps"
 )
 
@@ -106,7 +107,7 @@ func TestJoin(t *testing.T) {
 
 func TestRegistrationLost(t *testing.T) {
 	t.Parallel() // waits for leases
-	t.Run("a process that is cut off is told, and others see it gone", func(t *testing.T) {
+	t.Run("a process that is cut off is seen gone by others, and told once etcd answers it again", func(t *testing.T) {
 		l := newLink(t)
 		near, far := dial(t), dial(t, func(c *meta.Config) { c.Endpoints = []string{l.endpoint()} })
 		r, err := far.JoinNode(t.Context(), coordinator.Node{ID: "a", Address: "host:1"})
@@ -121,6 +122,7 @@ func TestRegistrationLost(t *testing.T) {
 		until(t, changes, func(n []coordinator.Node) bool { return len(n) == 1 })
 		l.Cut()
 		until(t, changes, func(n []coordinator.Node) bool { return len(n) == 0 })
+		l.Mend()
 		if err := <-lost; !errors.Is(err, ps.ErrUnavailable) || !strings.Contains(err.Error(), "node a") {
 			t.Errorf("Run returned %v, want ErrUnavailable about node a", err)
 		}
@@ -146,6 +148,55 @@ func TestRegistrationLost(t *testing.T) {
 			t.Errorf("Run returned %v, want ErrUnavailable", err)
 		}
 	})
+}
+
+// An etcd that is not there tells nobody that somebody has died, so that nobody has to
+// end because of it.
+func TestARegistrationOutlivesAnEtcdThatIsGoneForLongerThanItsLease(t *testing.T) {
+	t.Parallel() // waits for leases
+	dir := t.TempDir()
+	start := func(url string) *etcd.Server {
+		server, err := etcd.Start(t.Context(), etcd.Config{Dir: dir, ClientURL: url, UnsafeNoFsync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(server.Close)
+		return server
+	}
+	server := start("")
+	url := server.Endpoints()[0]
+	s := dial(t, func(c *meta.Config) { c.Endpoints = []string{url} })
+	r, err := s.JoinNode(t.Context(), coordinator.Node{ID: "a", Address: "host:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- r.Run(ctx) }()
+
+	server.Close()
+	gone := time.After(3 * time.Second) // its lease is 2 s
+	select {
+	case err := <-ended:
+		t.Fatalf("Run returned %v while etcd was gone", err)
+	case <-gone:
+	}
+	start(url)
+	changes := s.WatchNodes(t.Context())
+	if got := next(t, changes); len(got) != 1 {
+		t.Errorf("nodes are %+v once etcd is back, want the one that was there", got)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("Run returned %v after etcd was back", err)
+	case got := <-changes:
+		t.Errorf("nodes are %+v a lease after etcd was back, want the one that was there", got)
+	case <-time.After(3 * time.Second):
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run returned %v when it was ended, want nil", err)
+	}
 }
 
 func TestReport(t *testing.T) {

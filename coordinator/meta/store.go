@@ -108,9 +108,6 @@ func Dial(ctx context.Context, cfg Config) (*Store, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints,
 		TLS:       cfg.TLS,
-		// Despite its name this says how long a lease may go without its first renewal
-		// until it is taken for lost, to which etcd's client adds a second.
-		DialTimeout: cfg.LeaseTTL,
 		// A server that vanished without a word is noticed within a lease.
 		DialKeepAliveTime:    10 * time.Second, // etcd refuses pings below 5 s
 		DialKeepAliveTimeout: 3 * time.Second,
