@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-ml/freshet/coordinator/meta"
 	"github.com/freshet-ml/freshet/coordinator/meta/etcd"
@@ -64,7 +65,8 @@ const standbysUsage = "copies of every shard that other nodes keep, to take over
 
 func newCoordinator(t *terminal) *cobra.Command {
 	var f storeFlags
-	var name, address, advertise, embedDir, embedURL string
+	var name, address, advertise string
+	var embedded etcd.Config
 	var shards, nodesMin, workersMin, standbys int
 	var checkpoints epochSettings
 	cmd := &cobra.Command{
@@ -74,7 +76,14 @@ func newCoordinator(t *terminal) *cobra.Command {
       --advertise coordinator:7400
 
   # With an etcd of its own:
-  freshet coordinator --embed-etcd ./etcd --listen 127.0.0.1:7400`,
+  freshet coordinator --embed-etcd ./etcd --listen 127.0.0.1:7400
+
+  # One of three, whose etcds are one; the others have --embed-etcd-name b and c.
+  # Nodes and workers take --etcd a:2379,b:2379,c:2379.
+  freshet coordinator --listen 0.0.0.0:7400 --advertise a:7400 \
+      --embed-etcd ./etcd --embed-etcd-url http://0.0.0.0:2379 \
+      --embed-etcd-name a --embed-etcd-peer-url http://0.0.0.0:2380 \
+      --embed-etcd-cluster a=http://a:2380,b=http://b:2380,c=http://c:2380`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t.talkative(cmd)
@@ -94,24 +103,30 @@ func newCoordinator(t *terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if embedDir != "" {
-				server, err := etcd.Start(ctx, etcd.Config{Dir: embedDir, ClientURL: embedURL, Logger: t.logger})
-				if err != nil {
-					return err
+			var server *etcd.Server
+			if embedded.Dir != "" {
+				if server, err = startEtcd(ctx, embedded, t); err != nil {
+					return untilStopped(ctx, err)
 				}
 				defer server.Close()
 				f.endpoints = server.Endpoints()
-				t.logger.Info("etcd embedded", "endpoints", f.endpoints, "dir", embedDir)
 			}
 			store, err := f.dial(ctx, t)
 			if err != nil {
-				return err
+				return untilStopped(ctx, err)
 			}
 			defer store.Close()
-			return untilStopped(ctx, runCoordinator(ctx, coordinatorSettings{
-				store: store, name: name, listener: listener, advertise: reach,
-				shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, checkpoints: checkpoints, logger: t.logger,
-			}))
+			g, ctx := errgroup.WithContext(ctx)
+			if server != nil {
+				g.Go(func() error { return whileServing(ctx, server) })
+			}
+			g.Go(func() error {
+				return runCoordinator(ctx, coordinatorSettings{
+					store: store, name: name, listener: listener, advertise: reach,
+					shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, checkpoints: checkpoints, logger: t.logger,
+				})
+			})
+			return untilStopped(cmd.Context(), g.Wait())
 		},
 	}
 	f.add(cmd)
@@ -125,9 +140,36 @@ func newCoordinator(t *terminal) *cobra.Command {
 	flags.IntVar(&standbys, "standbys", 0, standbysUsage)
 	flags.StringVar(&checkpoints.bucket, "checkpoints", "", "URL of where epochs are written: file:///dir, s3://, gs://, azblob:// (default: none are taken)")
 	checkpoints.add(cmd, time.Minute)
-	flags.StringVar(&embedDir, "embed-etcd", "", "run an etcd in this process, with its data in this directory")
-	flags.StringVar(&embedURL, "embed-etcd-url", "http://127.0.0.1:2379", "where the embedded etcd listens")
+	flags.StringVar(&embedded.Dir, "embed-etcd", "", "run an etcd in this process, with its data in this directory")
+	flags.StringVar(&embedded.ClientURL, "embed-etcd-url", "http://127.0.0.1:2379", "where the embedded etcd listens")
+	flags.StringSliceVar(&embedded.Members, "embed-etcd-cluster", nil, "members of an embedded etcd of several: name=http://host:port of each, the same at all of them")
+	flags.StringVar(&embedded.Name, "embed-etcd-name", "", "which of --embed-etcd-cluster this one is")
+	flags.StringVar(&embedded.PeerURL, "embed-etcd-peer-url", "", "where the embedded etcd listens for the other members (default: its URL in --embed-etcd-cluster)")
 	return cmd
+}
+
+// startEtcd starts a coordinator's own etcd.
+func startEtcd(ctx context.Context, c etcd.Config, t *terminal) (*etcd.Server, error) {
+	c.Logger = t.logger
+	if len(c.Members) > 0 {
+		t.logger.Info("starting etcd; it answers when most of its members have started", "member", c.Name, "members", c.Members)
+	}
+	server, err := etcd.Start(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	t.logger.Info("etcd embedded", "endpoints", server.Endpoints(), "dir", c.Dir)
+	return server, nil
+}
+
+// whileServing returns an error if an etcd ends before ctx does.
+func whileServing(ctx context.Context, server *etcd.Server) error {
+	select {
+	case err := <-server.Err():
+		return fmt.Errorf("the embedded etcd has ended: %w: %w", ps.ErrUnavailable, err)
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 func newPS(t *terminal) *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-ml/freshet/coordinator/meta/etcd"
 	"github.com/freshet-ml/freshet/ps"
@@ -104,12 +106,110 @@ func TestServer(t *testing.T) {
 	})
 }
 
+// freeURLs returns URLs at which nobody listens.
+func freeURLs(t *testing.T, n int) (urls []string) {
+	t.Helper()
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		urls = append(urls, "http://"+listener.Addr().String())
+	}
+	return urls
+}
+
+func TestThreeMembers(t *testing.T) {
+	names, at := []string{"a", "b", "c"}, freeURLs(t, 3)
+	var members []string
+	for i, name := range names {
+		members = append(members, name+"="+at[i])
+	}
+	dir := t.TempDir()
+	servers := make([]*etcd.Server, 3)
+	begin := func(t *testing.T, which ...int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		var starts errgroup.Group
+		for _, i := range which {
+			starts.Go(func() (err error) {
+				servers[i], err = etcd.Start(ctx, etcd.Config{
+					Dir: filepath.Join(dir, names[i]), Name: names[i], Members: members, UnsafeNoFsync: true,
+				})
+				return err
+			})
+		}
+		if err := starts.Wait(); err != nil {
+			t.Fatalf("start members %v of %v: %v", which, members, err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, s := range servers {
+			if s != nil {
+				s.Close()
+			}
+		}
+	})
+	put := func(t *testing.T, through *etcd.Server, value string) {
+		t.Helper()
+		c := client(t, through)
+		defer c.Close()
+		if _, err := c.Put(t.Context(), "k", value); err != nil {
+			t.Fatalf("put %s: %v", value, err)
+		}
+	}
+	get := func(t *testing.T, through *etcd.Server, want string) {
+		t.Helper()
+		c := client(t, through)
+		defer c.Close()
+		got, err := c.Get(t.Context(), "k")
+		if err != nil || len(got.Kvs) != 1 || string(got.Kvs[0].Value) != want {
+			t.Errorf("k is %v (%v), want %s", got, err, want)
+		}
+	}
+	t.Run("what is put at one is read at the others", func(t *testing.T) {
+		begin(t, 0, 1, 2)
+		put(t, servers[0], "first")
+		get(t, servers[1], "first")
+		get(t, servers[2], "first")
+	})
+	t.Run("two are enough, and the third learns what it missed", func(t *testing.T) {
+		servers[0].Close()
+		put(t, servers[1], "second")
+		begin(t, 0)
+		get(t, servers[0], "second")
+	})
+	t.Run("one alone waits for another and says that it did", func(t *testing.T) {
+		for _, s := range servers {
+			s.Close()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := etcd.Start(ctx, etcd.Config{Dir: filepath.Join(dir, "a"), Name: "a", Members: members, UnsafeNoFsync: true})
+		if !errors.Is(err, ps.ErrUnavailable) {
+			t.Errorf("error is %v, want ErrUnavailable", err)
+		}
+	})
+}
+
 func TestStartRefuses(t *testing.T) {
 	for name, cfg := range map[string]etcd.Config{
-		"no directory":          {},
-		"a URL without a port":  {Dir: t.TempDir(), ClientURL: "http://127.0.0.1"},
-		"a URL of another kind": {Dir: t.TempDir(), ClientURL: "unix:///run/etcd.sock"},
-		"a negative quota":      {Dir: t.TempDir(), QuotaBytes: -1},
+		"no directory":                            {},
+		"a URL without a port":                    {Dir: t.TempDir(), ClientURL: "http://127.0.0.1"},
+		"a URL of another kind":                   {Dir: t.TempDir(), ClientURL: "unix:///run/etcd.sock"},
+		"a negative quota":                        {Dir: t.TempDir(), QuotaBytes: -1},
+		"a name without members":                  {Dir: t.TempDir(), Name: "a"},
+		"members without a name":                  {Dir: t.TempDir(), Members: []string{"a=http://127.0.0.1:1"}},
+		"a name that is none of the members'":     {Dir: t.TempDir(), Name: "b", Members: []string{"a=http://127.0.0.1:1"}},
+		"a member without a URL":                  {Dir: t.TempDir(), Name: "a", Members: []string{"a"}},
+		"a member without a port":                 {Dir: t.TempDir(), Name: "a", Members: []string{"a=http://127.0.0.1"}},
+		"a member at any port":                    {Dir: t.TempDir(), Name: "a", Members: []string{"a=http://127.0.0.1:0"}},
+		"two members of one name":                 {Dir: t.TempDir(), Name: "a", Members: []string{"a=http://127.0.0.1:1", "a=http://127.0.0.1:2"}},
+		"two members at one URL":                  {Dir: t.TempDir(), Name: "a", Members: []string{"a=http://127.0.0.1:1", "b=http://127.0.0.1:1"}},
+		"a host name to listen at for members":    {Dir: t.TempDir(), Name: "a", Members: []string{"a=http://coordinator-0:2380"}},
+		"a peer URL of another kind to listen at": {Dir: t.TempDir(), Name: "a", PeerURL: "127.0.0.1:1", Members: []string{"a=http://127.0.0.1:1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := etcd.Start(t.Context(), cfg); !errors.Is(err, ps.ErrInvalid) {
