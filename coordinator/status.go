@@ -26,6 +26,8 @@ type NodeStatus struct {
 	Address string    `json:"address"`
 	// Shards counts the shards it owns.
 	Shards int `json:"shards"`
+	// Copies counts the shards of others that it is to keep a copy of.
+	Copies int `json:"copies"`
 }
 
 // WorkerStatus is one live worker.

@@ -155,7 +155,11 @@ func printStatus(w io.Writer, s coordinator.Status) {
 		fmt.Fprintln(w, "  no nodes (freshet ps)")
 	}
 	for _, n := range s.Nodes {
-		fmt.Fprintf(w, "  node    %-26s %-22s %d shards\n", n.ID, n.Address, n.Shards)
+		copies := ""
+		if n.Copies > 0 {
+			copies = fmt.Sprintf(", copies of %d", n.Copies)
+		}
+		fmt.Fprintf(w, "  node    %-26s %-22s %d shards%s\n", n.ID, n.Address, n.Shards, copies)
 	}
 	for _, worker := range s.Workers {
 		fmt.Fprintf(w, "  worker  %-26s %-22s partitions %v\n", worker.ID, worker.Model, worker.Partitions)

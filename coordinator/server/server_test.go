@@ -199,7 +199,7 @@ func cluster(t *testing.T, placed bool) *meta.Store {
 	if placed {
 		v, err := s.View(ctx)
 		must(t, err)
-		_, err = s.SetMap(ctx, coordinator.Read{Map: v.MapRevision}, []route.Shard{{Owner: "node-1", Fence: 1}, {Owner: "node-1", Fence: 1}})
+		_, err = s.SetMap(ctx, coordinator.Read{Map: v.MapRevision}, []route.Shard{{Owner: "node-1", Fence: 1}, {Owner: "node-1", Fence: 1, Standbys: []ps.NodeID{"gone", "node-1"}}})
 		must(t, err)
 	}
 	_, _, err = s.ApplyModel(ctx, model("m"))
@@ -238,7 +238,7 @@ func TestStatus(t *testing.T) {
 	want := coordinator.Status{
 		Cluster: "test",
 		Shards:  2,
-		Nodes:   []coordinator.NodeStatus{{ID: "node-1", Address: "host:7070", Shards: 2}},
+		Nodes:   []coordinator.NodeStatus{{ID: "node-1", Address: "host:7070", Shards: 2, Copies: 1}},
 		Workers: []coordinator.WorkerStatus{{ID: "w", Model: "m", Partitions: []ps.Partition{0, 1}}},
 		Models: []coordinator.ModelStatus{{
 			Name: "m", Version: 1, Stream: "sha256:0123", Generation: 1, Rows: 15,
@@ -315,7 +315,7 @@ func TestStatusJSON(t *testing.T) {
 	// The keys are what "status -o json" promises: they may grow and do not change.
 	st := coordinator.Status{
 		Cluster: "c", Shards: 2, ShardsWithoutOwner: 1, MapVersion: 3,
-		Nodes:   []coordinator.NodeStatus{{ID: "n", Address: "h:1", Shards: 2}},
+		Nodes:   []coordinator.NodeStatus{{ID: "n", Address: "h:1", Shards: 2, Copies: 3}},
 		Workers: []coordinator.WorkerStatus{{ID: "w", Model: "m", Partitions: []ps.Partition{0}}},
 		Models: []coordinator.ModelStatus{{
 			Name: "m", Version: 1, Stream: "s", Generation: 4, Rows: 5,
@@ -324,7 +324,7 @@ func TestStatusJSON(t *testing.T) {
 	}
 	got, err := json.Marshal(st)
 	want := `{"cluster":"c","shards":2,"shards_without_owner":1,"map_version":3,` +
-		`"nodes":[{"id":"n","address":"h:1","shards":2}],` +
+		`"nodes":[{"id":"n","address":"h:1","shards":2,"copies":3}],` +
 		`"workers":[{"id":"w","model":"m","partitions":[0]}],` +
 		`"models":[{"name":"m","version":1,"stream":"s","generation":4,"rows":5,` +
 		`"partitions":[{"partition":0,"worker":"w","applied":6,"end":7,"end_known":true,"skipped":8,"event_time":9}]}]}`

@@ -24,12 +24,15 @@ func statusOf(v coordinator.View, known []progress) coordinator.Status {
 		Workers:            make([]coordinator.WorkerStatus, 0, len(v.Workers)),
 		Models:             make([]coordinator.ModelStatus, 0, len(v.Models)),
 	}
-	owned := make(map[ps.NodeID]int)
+	owned, copies := make(map[ps.NodeID]int), make(map[ps.NodeID]int)
 	for _, s := range v.Shards {
 		owned[s.Owner]++
+		for _, n := range s.Standbys {
+			copies[n]++
+		}
 	}
 	for _, n := range v.Nodes {
-		st.Nodes = append(st.Nodes, coordinator.NodeStatus{ID: n.ID, Address: n.Address, Shards: owned[n.ID]})
+		st.Nodes = append(st.Nodes, coordinator.NodeStatus{ID: n.ID, Address: n.Address, Shards: owned[n.ID], Copies: copies[n.ID]})
 	}
 	for _, w := range v.Workers {
 		partitions := v.Assignments[w.Model].Partitions(w.ID)
@@ -121,7 +124,7 @@ func statusMessage(st coordinator.Status) *adminv1.Status {
 		MapVersion:         st.MapVersion,
 	}
 	for _, n := range st.Nodes {
-		message.Nodes = append(message.Nodes, &adminv1.NodeStatus{Id: string(n.ID), Address: n.Address, Shards: uint32(n.Shards)})
+		message.Nodes = append(message.Nodes, &adminv1.NodeStatus{Id: string(n.ID), Address: n.Address, Shards: uint32(n.Shards), Copies: uint32(n.Copies)})
 	}
 	for _, w := range st.Workers {
 		partitions := make([]uint32, len(w.Partitions))
@@ -167,7 +170,7 @@ func statusWords(message *adminv1.Status) coordinator.Status {
 		Models:             make([]coordinator.ModelStatus, 0, len(message.GetModels())),
 	}
 	for _, n := range message.GetNodes() {
-		st.Nodes = append(st.Nodes, coordinator.NodeStatus{ID: ps.NodeID(n.GetId()), Address: n.GetAddress(), Shards: int(n.GetShards())})
+		st.Nodes = append(st.Nodes, coordinator.NodeStatus{ID: ps.NodeID(n.GetId()), Address: n.GetAddress(), Shards: int(n.GetShards()), Copies: int(n.GetCopies())})
 	}
 	for _, w := range message.GetWorkers() {
 		partitions := make([]ps.Partition, len(w.GetPartitions()))

@@ -381,10 +381,12 @@ func (x *Status) GetMapVersion() int64 {
 }
 
 type NodeStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Shards        uint32                 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Shards  uint32                 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
+	// Shards of others that it keeps a copy of, to take them over.
+	Copies        uint32 `protobuf:"varint,4,opt,name=copies,proto3" json:"copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +438,13 @@ func (x *NodeStatus) GetAddress() string {
 func (x *NodeStatus) GetShards() uint32 {
 	if x != nil {
 		return x.Shards
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetCopies() uint32 {
+	if x != nil {
+		return x.Copies
 	}
 	return 0
 }
@@ -1134,12 +1143,13 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"\x06models\x18\x05 \x03(\v2\x1d.freshet.admin.v1.ModelStatusR\x06models\x120\n" +
 	"\x14shards_without_owner\x18\x06 \x01(\rR\x12shardsWithoutOwner\x12\x1f\n" +
 	"\vmap_version\x18\a \x01(\x03R\n" +
-	"mapVersion\"N\n" +
+	"mapVersion\"f\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06shards\x18\x03 \x01(\rR\x06shards\"T\n" +
+	"\x06shards\x18\x03 \x01(\rR\x06shards\x12\x16\n" +
+	"\x06copies\x18\x04 \x01(\rR\x06copies\"T\n" +
 	"\fWorkerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1e\n" +
