@@ -174,6 +174,13 @@ func (c *Controller) follow(ctx context.Context) error {
 	}
 }
 
+// Step plans what should change in the cluster of one view and carries it out, as a
+// leader does with every view of it, except that it never loses its patience with
+// nodes that are to come back.
+func (c *Controller) Step(ctx context.Context, v coordinator.View) error {
+	return c.act(ctx, v, decide(v, limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin}))
+}
+
 // cause returns why ctx ended, or that a watch ended without it.
 func cause(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {

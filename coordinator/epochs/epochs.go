@@ -53,6 +53,8 @@ type Config struct {
 	// Bucket is the URL of where epochs are written: file:///dir, s3://, gs://,
 	// azblob:// or mem://.
 	Bucket string
+	// OpenBucket opens it. Default: checkpoint.OpenBucket.
+	OpenBucket func(ctx context.Context, url string) (*checkpoint.Bucket, error)
 	// Every is the time between automatic epochs; 0 takes none by time.
 	Every time.Duration
 	// Events is the number of events between automatic epochs; 0 takes none by events.
@@ -82,6 +84,9 @@ func (c *Config) validate() error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.OpenBucket == nil {
+		c.OpenBucket = checkpoint.OpenBucket
+	}
 	return nil
 }
 
@@ -99,7 +104,7 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	bucket, err := checkpoint.OpenBucket(ctx, c.Bucket)
+	bucket, err := c.OpenBucket(ctx, c.Bucket)
 	if err != nil {
 		return nil, err
 	}

@@ -117,7 +117,7 @@ func Dial(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd at %s: %w: %w", strings.Join(cfg.Endpoints, ", "), ps.ErrInvalid, err)
 	}
-	s := &Store{cfg: cfg, keys: keys("/freshet/" + cfg.Cluster + "/"), client: client, ends: make(map[*watchEnd]bool)}
+	s := newStore(cfg, client)
 
 	// Creating a client contacts nobody, so the first request does it.
 	first, cancel := context.WithTimeout(ctx, cfg.DialTimeout)
@@ -130,6 +130,23 @@ func Dial(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, s.explain(ctx, "reach etcd at "+strings.Join(cfg.Endpoints, ", "), err)
 	}
 	return s, nil
+}
+
+// New returns a Store that speaks through a client that is there already, such as one
+// to an etcd within the process. It contacts nobody. Endpoints and TLS are not read.
+// Closing the Store closes the client.
+func New(cfg Config, client *clientv3.Client) (*Store, error) {
+	if len(cfg.Endpoints) == 0 {
+		cfg.Endpoints = []string{"within the process"}
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return newStore(cfg, client), nil
+}
+
+func newStore(cfg Config, client *clientv3.Client) *Store {
+	return &Store{cfg: cfg, keys: keys("/freshet/" + cfg.Cluster + "/"), client: client, ends: make(map[*watchEnd]bool)}
 }
 
 // Close ends every watch, waits for their goroutines and closes the connection. It

@@ -327,7 +327,8 @@ func (s *session) plan(ctx context.Context) error {
 		if everybody {
 			*a = advance{at: time.Now()}
 		}
-		planItems(f, s.cursors[f.batch.Partition], counter, everybody)
+		plan := s.cursors[f.batch.Partition].Plan(&f.batch, counter, everybody, f.items)
+		f.items, f.replaying, f.score = plan.Items, plan.Replaying, plan.Score
 		if f.score {
 			s.planReads(f)
 			pulls.Go(func() error {
@@ -342,34 +343,6 @@ func (s *session) plan(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// planItems fills f's items, without their rows, for the shards that lack f's
-// events and to which these contribute; everybody adds those that lack them and
-// get nothing from them. It moves the cursor behind the batch.
-func planItems(f *flight, cursor *Cursor, counter *contribution.Counter, everybody bool) {
-	counter.Reset()
-	for i := range f.batch.Len() {
-		counter.Add(&f.batch, i, cursor.Lacks)
-	}
-	f.items = f.items[:0]
-	f.replaying = cursor.Replaying()
-	f.score = false
-	for i, count := range counter.Counts() {
-		shard := ps.ShardID(i)
-		known := cursor.Sent(shard)
-		if known >= f.batch.To || (count.Fingerprint.Count == 0 && !everybody) {
-			continue
-		}
-		f.items = append(f.items, ps.Item{
-			Shard: shard, From: known,
-			Trained: count.Trained, Held: count.Held, Skipped: count.Skipped, Fingerprint: count.Fingerprint,
-			EventTime: f.batch.EventTime,
-		})
-		f.score = f.score || count.Trained+count.Held > 0
-		cursor.Send(shard, f.batch.To)
-	}
-	cursor.Take(f.batch.To)
 }
 
 // planReads fills f's reads: the rows of the network's tables for all its keys.
