@@ -78,7 +78,7 @@ func newCoordinator(t *terminal) *cobra.Command {
   # With an etcd of its own:
   freshet coordinator --embed-etcd ./etcd --listen 127.0.0.1:7400
 
-  # One of three, whose etcds are one; the others have --embed-etcd-name b and c.
+  # One of three whose etcds are one; others have --embed-etcd-name b and c.
   # Nodes and workers take --etcd a:2379,b:2379,c:2379.
   freshet coordinator --listen 0.0.0.0:7400 --advertise a:7400 \
       --embed-etcd ./etcd --embed-etcd-url http://0.0.0.0:2379 \

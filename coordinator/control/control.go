@@ -132,7 +132,7 @@ func (c *Controller) lead(ctx context.Context) error {
 // follow observes, plans and acts until ctx ends.
 func (c *Controller) follow(ctx context.Context) error {
 	c.cfg.Logger.Info("leading the cluster", "id", c.cfg.ID)
-	limits := limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin, standbys: c.cfg.Standbys}
+	limits := c.limits()
 	views := c.cfg.Store.WatchView(ctx)
 	var view coordinator.View
 	var waiting []string                 // as last logged
@@ -178,7 +178,11 @@ func (c *Controller) follow(ctx context.Context) error {
 // leader does with every view of it, except that it never loses its patience with
 // nodes that are to come back.
 func (c *Controller) Step(ctx context.Context, v coordinator.View) error {
-	return c.act(ctx, v, decide(v, limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin}))
+	return c.act(ctx, v, decide(v, c.limits()))
+}
+
+func (c *Controller) limits() limits {
+	return limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin, standbys: c.cfg.Standbys}
 }
 
 // cause returns why ctx ended, or that a watch ended without it.

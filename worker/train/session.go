@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,12 +111,25 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		return &streamError{err}
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	draining, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(drainMax, giveUp)
+		context.AfterFunc(draining, func() { timer.Stop() })
+	})()
 	g.Go(func() error { return s.read(ctx, reader) })
 	g.Go(func() error { return s.plan(ctx) })
-	g.Go(func() error { return s.compute(ctx) })
-	g.Go(func() error { return s.acknowledge(ctx) })
-	return g.Wait()
+	g.Go(func() error { return s.compute(ctx, draining) })
+	var failed error
+	g.Go(func() error {
+		failed = s.acknowledge(ctx, draining, stop)
+		return nil
+	})
+	err = g.Wait()
+	return cmp.Or(failed, err) // the others were only stopped by it
 }
 
 // flight is one batch on its way, with the memory that its stages need. It is
@@ -356,14 +370,18 @@ func (s *session) planReads(f *flight) {
 	}
 }
 
-// compute scores, learns and pushes. It owns the network and the tally.
-func (s *session) compute(ctx context.Context) error {
+// compute scores, learns and pushes. It owns the network and the tally. A push is not
+// cut short when the session ends: those before it on its stream would not be answered.
+func (s *session) compute(ctx, draining context.Context) error {
 	defer close(s.pushed)
 	c, err := newComputer(s)
 	if err != nil {
 		return err
 	}
 	for f := range s.planned {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err := <-f.pulled; err != nil {
 			return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
 		}
@@ -377,7 +395,7 @@ func (s *session) compute(ctx context.Context) error {
 			}
 		}
 		if len(f.items) > 0 {
-			f.answers, err = s.t.config.Params.Push(ctx, &ps.Update{
+			f.answers, err = s.t.config.Params.Push(draining, &ps.Update{
 				Model: s.t.config.Model.Name, Stream: s.t.config.Model.Stream, Layout: s.layout, Version: s.t.config.Model.Version,
 				Partition: f.batch.Partition, Generation: s.assignment.Generation, To: f.batch.To, Items: f.items,
 			})
@@ -385,25 +403,38 @@ func (s *session) compute(ctx context.Context) error {
 				return fmt.Errorf("push of partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
 			}
 		}
-		if err := send(ctx, s.pushed, f); err != nil {
-			return err
-		}
+		s.pushed <- f // there is room for all that have a token, and its answers are waited for
 	}
 	return nil
 }
 
-// acknowledge waits for answers, in order. Anything but Applied ends the session.
-func (s *session) acknowledge(ctx context.Context) error {
+// drainMax bounds the wait for the answers to what was pushed when a session ends: a
+// node that is gone may never give them.
+const drainMax = time.Second
+
+// acknowledge waits for answers, in order. Anything but Applied stops the session and is
+// returned. What was pushed is waited for whyever the session ends, until draining ends:
+// shards that are asked before they have judged it would say less than they are about to
+// have, and the next session would stumble over that.
+func (s *session) acknowledge(ctx, draining context.Context, stop func()) (failed error) {
+	stumbled := false
 	for f := range s.pushed {
 		p := f.batch.Partition
 		if f.answers != nil {
-			answers, err := f.answers(ctx)
-			if err != nil {
-				return err
+			answers, err := f.answers(draining)
+			if err == nil {
+				err = judge(answers, p, f.batch.To)
 			}
-			if err := judge(answers, p, f.batch.To); err != nil {
-				return err
+			if err != nil && !stumbled {
+				stumbled = true
+				if ctx.Err() == nil { // else it is not the reason
+					failed = err
+					stop()
+				}
 			}
+		}
+		if stumbled {
+			continue
 		}
 		s.t.acknowledged.Add(1)
 		s.t.update(p, func(position *Position) {
@@ -413,7 +444,7 @@ func (s *session) acknowledge(ctx context.Context) error {
 		s.recycle(f)
 		<-s.tokens
 	}
-	return nil
+	return failed
 }
 
 // judge returns nil if all answers are Applied. A refusal that asking again cannot

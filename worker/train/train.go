@@ -110,7 +110,7 @@ type Trainer struct {
 
 	acknowledged atomic.Int64 // batches, over all sessions
 	crashes      crashes
-	pace         pace         // owned by the running session
+	pace         pace // owned by the running session
 
 	mu        sync.Mutex
 	positions map[ps.Partition]Position // guarded by mu; of the current assignment

@@ -412,6 +412,102 @@ func TestANewAssignmentIsTakenUpUnderWay(t *testing.T) {
 	f.check(t)
 }
 
+// late are parameters that judge what is pushed only a while after it was, as those
+// behind a network do.
+type late struct {
+	*memory
+	queue chan func()
+
+	mu       sync.Mutex
+	stumbled int // guarded by mu; answers other than Applied
+}
+
+func (l *late) Push(_ context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error) {
+	u = copied(u) // its memory is the caller's again
+	done := make(chan []ps.Answer, 1)
+	l.queue <- func() {
+		time.Sleep(200 * time.Microsecond) // the network's part
+		answers, err := l.memory.Push(context.Background(), u)
+		if err != nil {
+			panic(err)
+		}
+		got, _ := answers(context.Background())
+		for _, a := range got {
+			if a.Outcome != ps.Applied {
+				l.mu.Lock()
+				l.stumbled++
+				l.mu.Unlock()
+			}
+		}
+		done <- got
+	}
+	return func(ctx context.Context) ([]ps.Answer, error) {
+		select {
+		case got := <-done:
+			return got, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}, nil
+}
+
+func copied(u *ps.Update) *ps.Update {
+	c := *u
+	c.Items = slices.Clone(u.Items)
+	for i := range c.Items {
+		c.Items[i].Rows = slices.Clone(c.Items[i].Rows)
+		for k := range c.Items[i].Rows {
+			r := &c.Items[i].Rows[k]
+			r.Keys, r.Values = slices.Clone(r.Keys), slices.Clone(r.Values)
+		}
+	}
+	return &c
+}
+
+// TestAWorkerThatIsAssignedAnewWaitsForWhatItHasPushed changes the assignment time and
+// again: a worker that asked the shards too early would push to them what they have.
+func TestAWorkerThatIsAssignedAnewWaitsForWhatItHasPushed(t *testing.T) {
+	f := newFixture(t, testSpec, 3000)
+	params := &late{memory: f.params, queue: make(chan func(), 100)}
+	var judge sync.WaitGroup
+	judge.Go(func() {
+		for apply := range params.queue {
+			apply()
+		}
+	})
+	ownership := make(assigned, 1)
+	ownership <- all(1, 1)
+	trainer, err := train.New(train.Config{
+		Model: f.model, Spec: f.spec, Source: f.source, Params: params, Ownership: ownership, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	generation, next := ps.Generation(1), ps.Offset(100)
+	if err := until(t, trainer, func() bool {
+		sofar := ps.Offset(0)
+		for _, position := range trainer.Positions() {
+			sofar += position.Acknowledged
+		}
+		if sofar >= next && generation < 15 {
+			generation, next = generation+1, sofar+100
+			ownership <- all(generation, 1)
+		}
+		return finished(trainer) == f.model.Partitions
+	}); err != nil {
+		t.Fatal(err)
+	}
+	close(params.queue)
+	judge.Wait()
+	f.check(t)
+	if generation < 5 {
+		t.Errorf("%d assignments: the test does not test", generation)
+	}
+	if params.stumbled > 0 {
+		t.Errorf("%d pushes were of what a shard had, or too early", params.stumbled)
+	}
+}
+
 func TestAShardThatBeginsAnewAfterTheEndIsTaughtAgain(t *testing.T) {
 	f := newFixture(t, testSpec, 500)
 	ownership := make(assigned, 1)
