@@ -157,7 +157,7 @@ func (b *benchRecovery) run(ctx context.Context, t *terminal) (report recoveryRe
 	}
 	if b.bytes > 0 {
 		report.Epoch = &epochRecovery{Kills: b.kills * b.nodes}
-		c := b.cluster(t, dir.file("epoch"), b.bytes, b.pause+3*b.every+slowRound)
+		c := b.cluster(t, dir.file("epoch"), b.bytes, b.pause+2*b.every+slowRound)
 		if err := c.run(ctx, func(ctx context.Context) error { return b.killAll(ctx, c, &report) }); err != nil {
 			return report, err
 		}
@@ -218,8 +218,11 @@ func (b *benchRecovery) killStandbys(ctx context.Context, c *recoveryCluster, re
 func (b *benchRecovery) killAll(ctx context.Context, c *recoveryCluster, report *recoveryReport) error {
 	var restores, replays []time.Duration
 	for i := range b.kills {
-		// The second epoch from now is of a time at which all was well.
-		if err := c.ready(ctx, b.pause, 2); err != nil {
+		if err := c.ready(ctx, b.pause, 1); err != nil {
+			return err
+		}
+		// From right after an epoch to right before the next: what is replayed differs.
+		if err := rest(ctx, b.every*time.Duration(i+1)/time.Duration(b.kills)); err != nil {
 			return err
 		}
 		bytes, err := c.epochBytes(ctx)
