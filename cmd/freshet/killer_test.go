@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,9 @@ func TestMembersThatAreKilledLoseAndDoubleNothing(t *testing.T) {
 	}
 	if r.Kills == nil || r.Kills.Nodes < 2 || r.Kills.Workers < 1 {
 		t.Errorf("kills are %v in %.1f s, want two nodes and a worker at least", r.Kills, r.Seconds)
+	}
+	if got := keys(t, []byte(out), "kills"); !slices.Equal(got, []string{"nodes", "workers"}) {
+		t.Errorf("kills have the keys %v, want nodes and workers", got)
 	}
 	list, err := deadletter.Open(deadletter.Config{Path: r.DeadLetters})
 	if err != nil {
