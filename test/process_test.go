@@ -123,8 +123,23 @@ type process struct {
 	ended   chan struct{} // closed once it has
 }
 
-// start starts a role. The name is for messages.
+// start starts a role that has to end cleanly when the test does. The name is for
+// messages.
 func (h *host) start(name string, args ...string) *process {
+	h.t.Helper()
+	p := h.launch(name, args...)
+	h.t.Cleanup(func() {
+		select {
+		case <-p.ended:
+		default:
+			p.terminate()
+		}
+	})
+	return p
+}
+
+// launch starts a role that its caller ends.
+func (h *host) launch(name string, args ...string) *process {
 	h.t.Helper()
 	p := &process{
 		t: h.t, name: name, command: h.command(context.Background(), args...),
@@ -141,13 +156,6 @@ func (h *host) start(name string, args ...string) *process {
 	h.mu.Lock()
 	h.processes = append(h.processes, p)
 	h.mu.Unlock()
-	h.t.Cleanup(func() {
-		select {
-		case <-p.ended:
-		default:
-			p.terminate()
-		}
-	})
 	return p
 }
 

@@ -1,0 +1,499 @@
+//go:build linux
+
+package test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	psv1 "github.com/freshet-ml/freshet/proto/freshet/ps/v1"
+	"github.com/freshet-ml/freshet/ps/server"
+	"github.com/freshet-ml/freshet/ps/wire"
+)
+
+// trick is what a proxy does to one message of a push stream.
+type trick int
+
+const (
+	noTrick        trick = iota
+	duplicate            // the node gets it twice
+	replayLate           // the node gets it once more later, by another stream
+	reorder              // the node gets it after the one behind it
+	delay                // the node gets it late, and all behind it
+	drop                 // the node never gets it, and the stream breaks
+	truncate             // the node gets a part of it
+	loseAnswer           // the node gets it, and the stream breaks before it can say so
+	truncateAnswer       // the client gets a part of what the node answers
+)
+
+// proxy stands between a node and everybody else, who know only its address. It
+// forwards every call as it is, but for the tricks that it is asked to play on
+// messages of push streams, and for connections (see link). Nothing that a proxy does
+// may cost an event: it is the network.
+type proxy struct {
+	t       *testing.T
+	link    *link
+	address string
+	target  string // the node's address
+	conn    *grpc.ClientConn
+	pace    *pace
+	seen    *outcomes
+
+	mu    sync.Mutex
+	armed *prank // guarded by mu; nil if there is none
+}
+
+// prank is a trick to be played once. done is closed when it has worked.
+type prank struct {
+	trick trick
+	done  chan struct{}
+}
+
+// outcomes counts what nodes answered to items, over all proxies of a test.
+type outcomes struct {
+	mu sync.Mutex
+	n  map[psv1.Outcome]int
+}
+
+func (o *outcomes) add(answers *psv1.PushResponse) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, a := range answers.GetAnswers() {
+		o.n[a.GetOutcome()]++
+	}
+}
+
+func (o *outcomes) count(outcome psv1.Outcome) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.n[outcome]
+}
+
+// pace lets the stream's new events through at a rate, so that there is work under
+// way whenever a fault comes; what is replayed goes as fast as it can.
+type pace struct {
+	mu   sync.Mutex
+	rate float64 // guarded by mu; events per second, 0: no bound
+	next time.Time
+	ends map[uint32]uint64 // guarded by mu; how far each partition has come
+}
+
+func (p *pace) set(rate float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = rate
+}
+
+// wait returns when a push of a partition up to an offset may go on.
+func (p *pace) wait(partition uint32, to uint64) {
+	p.mu.Lock()
+	now, fresh := time.Now(), uint64(0)
+	if end := p.ends[partition]; to > end {
+		fresh, p.ends[partition] = to-end, to
+	}
+	if p.next.Before(now) {
+		p.next = now
+	}
+	if p.rate > 0 {
+		p.next = p.next.Add(time.Duration(float64(fresh) / p.rate * float64(time.Second)))
+	}
+	d := time.Duration(0)
+	if fresh > 0 {
+		d = p.next.Sub(now)
+	}
+	p.mu.Unlock()
+	time.Sleep(min(d, time.Second))
+}
+
+// bytesCodec hands messages through as they are.
+type bytesCodec struct{}
+
+func (bytesCodec) Marshal(v any) ([]byte, error) { return *v.(*[]byte), nil }
+func (bytesCodec) Unmarshal(data []byte, v any) error {
+	*v.(*[]byte) = data
+	return nil
+}
+func (bytesCodec) Name() string { return "proto" }
+
+// newProxy starts a proxy for a node that will listen at target.
+func newProxy(t *testing.T, target string, pace *pace, seen *outcomes) *proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{t: t, link: newLink(listener), address: listener.Addr().String(), target: target, pace: pace, seen: seen}
+	p.conn, err = grpc.NewClient(target,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{}),
+			grpc.MaxCallRecvMsgSize(wire.MessageBytesMax), grpc.MaxCallSendMsgSize(wire.MessageBytesMax)),
+		grpc.WithInitialWindowSize(8<<20), grpc.WithInitialConnWindowSize(32<<20),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 200 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(append(server.Options(), grpc.ForceServerCodec(bytesCodec{}), grpc.UnknownServiceHandler(p.handle))...)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(p.link)
+	}()
+	t.Cleanup(func() {
+		s.Stop()
+		p.conn.Close()
+		<-served
+	})
+	return p
+}
+
+// arm has the proxy play a trick on the next message it can be played on. What is
+// returned is closed when it has worked.
+func (p *proxy) arm(trick trick) <-chan struct{} {
+	k := &prank{trick: trick, done: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed = k
+	return k.done
+}
+
+// take returns the prank to play now, if it is to be played on pushes or on answers.
+func (p *proxy) take(answer bool) *prank {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.armed
+	if k == nil || answer != (k.trick == loseAnswer || k.trick == truncateAnswer) {
+		return &prank{}
+	}
+	p.armed = nil
+	return k
+}
+
+// again arms a prank that has not worked, unless there is a newer one.
+func (p *proxy) again(k *prank) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.armed == nil {
+		p.armed = k
+	}
+}
+
+// handle forwards one call.
+func (p *proxy) handle(_ any, front grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(front)
+	ctx, cancel := context.WithCancel(front.Context())
+	defer cancel()
+	back, err := p.open(ctx, method)
+	if err != nil {
+		return err
+	}
+	calls := &pushes{proxy: p, front: front, back: back, ready: make(map[int][]byte)}
+	defer calls.refused(nil)
+	// What sends waits for the client, which may be until this call has returned.
+	broken := make(chan error, 1)
+	send, answer := calls.send, calls.answer
+	if method != psv1.Parameters_Push_FullMethodName {
+		send, answer = calls.forward, calls.relay
+	}
+	go func() {
+		err := send(ctx)
+		broken <- err
+		if err != nil {
+			cancel()
+		}
+	}()
+	return answer(broken)
+}
+
+func (p *proxy) open(ctx context.Context, method string) (grpc.ClientStream, error) {
+	return p.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+}
+
+// forward sends what a client asks to the node. It returns nil when the client is done.
+func (c *pushes) forward(context.Context) error {
+	for {
+		var m []byte
+		switch err := c.front.RecvMsg(&m); {
+		case errors.Is(err, io.EOF):
+			return c.back.CloseSend()
+		case err != nil:
+			return err
+		}
+		if c.back.SendMsg(&m) != nil {
+			return nil // why is told by who receives
+		}
+	}
+}
+
+// pushes is one call through a proxy.
+type pushes struct {
+	proxy *proxy
+	front grpc.ServerStream
+	back  grpc.ClientStream
+
+	mu    sync.Mutex
+	sent  int            // guarded by mu; messages that the client has sent
+	order []pending      // guarded by mu; what the node is to answer next
+	next  int            // owned by answer; the message whose answer the client waits for
+	ready map[int][]byte // owned by answer; answers that came before their turn
+}
+
+// pending is a message that the node has not answered.
+type pending struct {
+	message int    // its place in what the client sent; -1 for a copy, whose answer the client does not get
+	prank   *prank // that has worked when the node answers with an outcome
+	works   psv1.Outcome
+}
+
+// relay sends what the node answers to the client.
+func (c *pushes) relay(broken <-chan error) error {
+	for {
+		var m []byte
+		err := c.back.RecvMsg(&m)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = c.front.SendMsg(&m)
+		}
+		if err != nil {
+			return told(err, broken)
+		}
+	}
+}
+
+// told returns what ended a call: what the sending half says, if it says anything.
+func told(err error, broken <-chan error) error {
+	select {
+	case why := <-broken:
+		if why != nil {
+			return why
+		}
+	default:
+	}
+	return err
+}
+
+var errCut = status.Error(codes.Unavailable, "the proxy cut the stream")
+
+// reorderWait is how long a message waits for one behind it.
+const reorderWait = 50 * time.Millisecond
+
+// send forwards pushes. It is the only one that sends to the node by this stream.
+func (c *pushes) send(ctx context.Context) error {
+	incoming := make(chan []byte)
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			var m []byte
+			if err := c.front.RecvMsg(&m); err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case incoming <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case m := <-incoming:
+			if err := c.push(m, incoming); err != nil {
+				return err
+			}
+		case err := <-failed:
+			if errors.Is(err, io.EOF) {
+				return c.back.CloseSend()
+			}
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// push forwards one push, or plays a trick on it.
+func (c *pushes) push(m []byte, behind <-chan []byte) error {
+	var asked psv1.PushRequest
+	if err := proto.Unmarshal(m, &asked); err != nil {
+		return fmt.Errorf("a client sent what cannot be read: %w", err)
+	}
+	c.proxy.pace.wait(asked.GetPartition(), asked.GetTo())
+	k := c.proxy.take(false)
+	switch k.trick {
+	case duplicate:
+		c.pass(m, pending{message: c.number()})
+		c.pass(m, pending{message: -1, prank: k, works: psv1.Outcome_OUTCOME_DUPLICATE})
+	case replayLate:
+		c.pass(m, pending{message: c.number()})
+		go c.proxy.replay(m, k)
+	case reorder:
+		first := c.number()
+		select {
+		case second := <-behind:
+			var after psv1.PushRequest
+			if err := proto.Unmarshal(second, &after); err != nil {
+				return fmt.Errorf("a client sent what cannot be read: %w", err)
+			}
+			c.pass(second, pending{message: c.number(), prank: k, works: psv1.Outcome_OUTCOME_GAP})
+			c.pass(m, pending{message: first})
+		case <-time.After(reorderWait):
+			c.pass(m, pending{message: first})
+			c.proxy.again(k)
+		}
+	case delay:
+		time.Sleep(300 * time.Millisecond)
+		c.pass(m, pending{message: c.number()})
+		close(k.done)
+	case drop:
+		close(k.done)
+		return errCut
+	case truncate:
+		part := m[:len(m)-1]
+		for cut := min(64, len(m)/2); cut > 0; cut-- { // a part that reads as a whole would be another message
+			if proto.Unmarshal(m[:len(m)-cut], new(psv1.PushRequest)) != nil {
+				part = m[:len(m)-cut]
+				break
+			}
+		}
+		c.pass(part, pending{message: c.number(), prank: k, works: -1})
+	default:
+		c.pass(m, pending{message: c.number()})
+	}
+	return nil
+}
+
+// number counts one message of the client's.
+func (c *pushes) number() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent++
+	return c.sent - 1
+}
+
+// pass sends a message to the node. What goes wrong, who receives will be told.
+func (c *pushes) pass(m []byte, p pending) {
+	c.mu.Lock()
+	c.order = append(c.order, p)
+	c.mu.Unlock()
+	_ = c.back.SendMsg(&m)
+}
+
+// answer gives the node's answers to the client, in the order of what it sent.
+func (c *pushes) answer(broken <-chan error) error {
+	for {
+		var m []byte
+		if err := c.back.RecvMsg(&m); err != nil {
+			c.refused(err)
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return told(err, broken)
+		}
+		var said psv1.PushResponse
+		if err := proto.Unmarshal(m, &said); err != nil {
+			return fmt.Errorf("a node answered what cannot be read: %w", err)
+		}
+		c.proxy.seen.add(&said)
+		p := c.first()
+		if p.prank != nil {
+			if slices.ContainsFunc(said.GetAnswers(), func(a *psv1.Answer) bool { return a.GetOutcome() == p.works }) {
+				close(p.prank.done)
+			} else {
+				c.proxy.again(p.prank)
+			}
+		}
+		if p.message < 0 {
+			continue
+		}
+		switch k := c.proxy.take(true); k.trick {
+		case loseAnswer:
+			close(k.done)
+			return errCut
+		case truncateAnswer:
+			m = m[:len(m)-1]
+			if proto.Unmarshal(m, new(psv1.PushResponse)) == nil {
+				c.proxy.again(k)
+				return errCut
+			}
+			close(k.done)
+		}
+		c.ready[p.message] = m
+		for m, ok := c.ready[c.next]; ok; m, ok = c.ready[c.next] {
+			delete(c.ready, c.next)
+			c.next++
+			if err := c.front.SendMsg(&m); err != nil {
+				return told(err, broken)
+			}
+		}
+	}
+}
+
+// first takes out what the node has answered.
+func (c *pushes) first() pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.order[0]
+	c.order = c.order[1:]
+	return p
+}
+
+// refused settles the pranks of messages that the node did not answer: it was right to
+// end the stream at a part of one.
+func (c *pushes) refused(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.order {
+		switch {
+		case p.prank == nil:
+		case p.works < 0 && status.Code(err) == codes.Internal:
+			close(p.prank.done)
+		default:
+			c.proxy.again(p.prank)
+		}
+	}
+	c.order = nil
+}
+
+// replay sends a push again, long after it was answered, as a zombie would.
+func (p *proxy) replay(m []byte, k *prank) {
+	time.Sleep(500 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var said psv1.PushResponse
+	var raw []byte
+	back, err := p.open(ctx, psv1.Parameters_Push_FullMethodName)
+	if err == nil {
+		err = back.SendMsg(&m)
+	}
+	if err == nil {
+		err = back.RecvMsg(&raw)
+	}
+	if err == nil {
+		err = proto.Unmarshal(raw, &said)
+	}
+	if err == nil && slices.ContainsFunc(said.GetAnswers(), func(a *psv1.Answer) bool { return a.GetOutcome() == psv1.Outcome_OUTCOME_DUPLICATE }) {
+		p.seen.add(&said)
+		close(k.done)
+		return
+	}
+	p.again(k)
+}
