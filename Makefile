@@ -9,7 +9,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 export GOFLAGS     := $(strip $(GOFLAGS) -trimpath)
 
-.PHONY: help build run test race fuzz check format bench proto clean
+.PHONY: help build run test soak race fuzz check format bench proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ test: ## run all tests; tests on real data need FRESHET_DATA=DIR
 
 race: ## run all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./...
+
+SOAK ?= 30m
+soak: ## run schedules of faults over clusters that learn for SOAK, audited
+	$(GO) test -v -timeout 0 -run '^TestNothingIsLostOrDoubledWhateverGoesWrong$$' ./test -args -soak $(SOAK)
 
 FUZZTIME ?= 20s
 fuzz: ## fuzz every decoder for FUZZTIME each

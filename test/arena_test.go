@@ -58,7 +58,7 @@ type arena struct {
 	seen                         *outcomes
 	etcds                        *clientv3.Client
 	reads                        *reads
-	restarts                     int // of processes that lost their registration
+	restarts                     int            // of processes that lost their registration
 	done                         map[string]int // faults that have worked, by name
 }
 

@@ -349,32 +349,37 @@ func flip(content []byte, random *rand.Rand) []byte {
 	return content
 }
 
-// damage kills a node and damages the newest file of each of its shards before others
-// restore them: they have to notice, and to make do with an older epoch.
+// damage kills all nodes, so that there are no copies, and damages the newest file of
+// some shards before they are restored: their owners have to notice, and to make do with
+// an older epoch.
 func (a *arena) damage(how func([]byte, *rand.Rand) []byte) {
 	a.t.Helper()
 	const noticed = "a shard cannot be restored from an epoch"
 	for before := a.said(noticed); a.said(noticed) == before; {
 		a.commitsAgain()
-		s := a.owner()
-		id := ps.NodeID(s.joined())
-		m, err := a.client.Map(a.t.Context(), 0)
-		if err != nil {
-			a.t.Fatal(err)
+		for _, s := range a.nodes {
+			if s.alive() {
+				s.kill()
+			}
 		}
-		s.kill()
-		for shard := range m.Owned(id) {
-			a.damageShard(shard, how)
+		newest := a.newestManifest()
+		for shard := range ps.ShardID(shards) {
+			if a.random.IntN(3) == 0 {
+				a.damageShard(newest, shard, how)
+			}
 		}
-		a.sit(s)
+		for _, s := range a.nodes {
+			if s.process != nil {
+				a.sit(s)
+			}
+		}
 		a.recovered()
 	}
 }
 
 // damageShard damages the newest file of a shard.
-func (a *arena) damageShard(shard ps.ShardID, how func([]byte, *rand.Rand) []byte) {
+func (a *arena) damageShard(newest checkpoint.Manifest, shard ps.ShardID, how func([]byte, *rand.Rand) []byte) {
 	a.t.Helper()
-	newest := a.newestManifest()
 	files := newest.Shards[shard].Files
 	if len(files) == 0 {
 		return
@@ -520,4 +525,3 @@ func (a *arena) recreateStream() {
 	}
 	a.sit(s)
 }
-

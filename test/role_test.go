@@ -33,11 +33,20 @@ func TestACoordinatorBringsItsOwnEtcd(t *testing.T) {
 // TestAnIdleRoleEndsCleanly ends roles that wait for something.
 func TestAnIdleRoleEndsCleanly(t *testing.T) {
 	c := newCluster(t, 5*time.Second, 1, 1)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := "http://" + listener.Addr().String()
+	listener.Close()
 	for _, p := range []*process{
 		c.start("a node without shards", c.role("ps", "--name", "a")...),
 		c.start("a worker without a model", c.role("worker", "--name", "w", "--dead-letters", filepath.Join(c.dir, "w.jsonl"))...),
+		c.start("a coordinator whose etcd waits for a quorum", "coordinator", "--listen", "127.0.0.1:0",
+			"--embed-etcd", filepath.Join(c.dir, "member"), "--embed-etcd-url", "http://127.0.0.1:0",
+			"--embed-etcd-name", "a", "--embed-etcd-cluster", "a="+free+",b=http://127.0.0.1:1,c=http://127.0.0.1:2"),
 	} {
-		p.await(`joined|waiting for the model`)
+		p.await(`joined|waiting for the model|starting etcd`)
 		p.terminate()
 	}
 }
@@ -104,6 +113,21 @@ func TestARoleThatCannotStartSaysWhy(t *testing.T) {
 			[]string{"coordinator", "--listen", "127.0.0.1:0", "--embed-etcd", filepath.Join(c.dir, "etcd"), "--embed-etcd-url", "http://127.0.0.1:0"},
 			4,
 			[]string{filepath.Join(c.dir, "etcd"), "in use by another process; stop that one or choose another"},
+		},
+		{
+			"a coordinator that is none of its etcd's members",
+			[]string{
+				"coordinator", "--listen", "127.0.0.1:0", "--embed-etcd", filepath.Join(c.dir, "third"),
+				"--embed-etcd-name", "c", "--embed-etcd-cluster", "a=http://127.0.0.1:1,b=http://127.0.0.1:2",
+			},
+			2,
+			[]string{`etcd member "c" is none of a=http://127.0.0.1:1,b=http://127.0.0.1:2`, "--embed-etcd-name"},
+		},
+		{
+			"a coordinator with members and no directory",
+			[]string{"coordinator", "--listen", "127.0.0.1:0", "--embed-etcd-name", "a", "--embed-etcd-cluster", "a=http://127.0.0.1:1"},
+			2,
+			[]string{"give one with --embed-etcd"},
 		},
 		{
 			"a coordinator that wants another number of shards",

@@ -104,6 +104,9 @@ func newCoordinator(t *terminal) *cobra.Command {
 				return err
 			}
 			var server *etcd.Server
+			if embedded.Dir == "" && (embedded.Name != "" || embedded.PeerURL != "" || len(embedded.Members) > 0) {
+				return usageError{errors.New("a member of an embedded etcd without a directory for its data: give one with --embed-etcd")}
+			}
 			if embedded.Dir != "" {
 				if server, err = startEtcd(ctx, embedded, t); err != nil {
 					return untilStopped(ctx, err)
@@ -155,6 +158,9 @@ func startEtcd(ctx context.Context, c etcd.Config, t *terminal) (*etcd.Server, e
 		t.logger.Info("starting etcd; it answers when most of its members have started", "member", c.Name, "members", c.Members)
 	}
 	server, err := etcd.Start(ctx, c)
+	if errors.Is(err, ps.ErrInvalid) {
+		return nil, usageError{fmt.Errorf("%w (see --embed-etcd-url, --embed-etcd-cluster, --embed-etcd-name and --embed-etcd-peer-url)", err)}
+	}
 	if err != nil {
 		return nil, err
 	}
