@@ -180,7 +180,7 @@ func (k *Keeper) take(ctx context.Context, name string) (Result, error) {
 		result.Bytes += t.File.Bytes
 	}
 	next.Epoch, next.Parent, next.Created = current.Number+1, current.Number, k.config.Now()
-	committed, err := k.commit(ctx, next, current, after.MapRevision)
+	committed, err := k.commit(ctx, next, current, kept == 0, after.MapRevision)
 	if err != nil {
 		return Result{}, err
 	}
@@ -211,15 +211,24 @@ func newest(e checkpoint.Epoch) checkpoint.Retained {
 	return e.Retained[0]
 }
 
-// lastManifest returns the committed manifest, or one of a model of which nothing was
-// taken.
+// lastManifest returns the manifest that the next one follows: the newest committed one
+// of the lineage that can be read, or one of a model of which nothing was taken. One that
+// is damaged must not keep all later epochs from being taken; what follows an older one is
+// as true.
 func (k *Keeper) lastManifest(ctx context.Context, model ps.Model, shards int, e checkpoint.Epoch) (checkpoint.Manifest, error) {
-	if e.Number > 0 {
-		if e.Bucket != k.config.Bucket {
-			return checkpoint.Manifest{}, fmt.Errorf("epochs of the model are in %s, this coordinator writes to %s: give all coordinators the same bucket: %w",
-				e.Bucket, k.config.Bucket, ps.ErrConflict)
+	if e.Number > 0 && e.Bucket != k.config.Bucket {
+		return checkpoint.Manifest{}, fmt.Errorf("epochs of the model are in %s, this coordinator writes to %s: give all coordinators the same bucket: %w",
+			e.Bucket, k.config.Bucket, ps.ErrConflict)
+	}
+	for _, r := range e.Retained {
+		if r.Lineage != e.Lineage {
+			continue
 		}
-		return checkpoint.ReadManifest(ctx, k.bucket, e.Retained[0].Manifest)
+		m, err := checkpoint.ReadManifest(ctx, k.bucket, r.Manifest)
+		if !errors.Is(err, ps.ErrCorrupt) {
+			return m, err
+		}
+		k.config.Logger.Error("an epoch's manifest is damaged; the next epoch follows an older one", "model", model.Name, "epoch", r.Number, "error", err)
 	}
 	m := checkpoint.Manifest{
 		Model: model.Name, Version: model.Version, Layout: model.Layout.Hash(), Stream: model.Stream,
@@ -294,9 +303,24 @@ func follow(last checkpoint.Shard, t checkpoint.Taken, owned ps.Fence) (checkpoi
 	return entry, nil
 }
 
+// retain returns the epochs that are kept beside the next one. The oldest makes room if
+// every shard contributed to the next one. Else the newest does, whose entries the next one
+// has as well: a shard that did not answer may have to fall back to an older epoch, or
+// have done so, and newer epochs must not push that out meanwhile.
+func retain(current checkpoint.Epoch, keep int, everybody bool) []checkpoint.Retained {
+	kept := current.Retained
+	if len(kept) < keep {
+		return kept
+	}
+	if oldest := kept[len(kept)-1]; everybody || oldest.Lineage != current.Lineage {
+		return kept[:keep-1]
+	}
+	return kept[len(kept)-(keep-1):]
+}
+
 // commit writes a manifest and commits it after current.
-func (k *Keeper) commit(ctx context.Context, m checkpoint.Manifest, current coordinator.Epoch, mapRevision int64) (coordinator.Epoch, error) {
-	next, err := k.record(ctx, m, current.Epoch, current.Lineage)
+func (k *Keeper) commit(ctx context.Context, m checkpoint.Manifest, current coordinator.Epoch, everybody bool, mapRevision int64) (coordinator.Epoch, error) {
+	next, err := k.record(ctx, m, current.Lineage, retain(current.Epoch, k.config.Keep, everybody))
 	if err != nil {
 		return coordinator.Epoch{}, err
 	}
@@ -304,7 +328,7 @@ func (k *Keeper) commit(ctx context.Context, m checkpoint.Manifest, current coor
 }
 
 // record writes a manifest and returns what is to be committed of it.
-func (k *Keeper) record(ctx context.Context, m checkpoint.Manifest, current checkpoint.Epoch, lineage uint64) (checkpoint.Epoch, error) {
+func (k *Keeper) record(ctx context.Context, m checkpoint.Manifest, lineage uint64, kept []checkpoint.Retained) (checkpoint.Epoch, error) {
 	m.Lineage = lineage
 	ref, err := checkpoint.WriteManifest(ctx, k.bucket, m)
 	if err != nil {
@@ -315,7 +339,7 @@ func (k *Keeper) record(ctx context.Context, m checkpoint.Manifest, current chec
 		retained.Events += uint64(m.Applied(ps.Partition(p)))
 	}
 	next := checkpoint.Epoch{Number: m.Epoch, Lineage: lineage, Bucket: k.config.Bucket, Retained: []checkpoint.Retained{retained}}
-	next.Retained = append(next.Retained, current.Retained[:min(len(current.Retained), k.config.Keep-1)]...)
+	next.Retained = append(next.Retained, kept...)
 	return next, nil
 }
 
@@ -367,7 +391,7 @@ func (k *Keeper) SetBack(ctx context.Context, name string, number ps.Epoch) (lin
 			return 0, fmt.Errorf("set model %s back to epoch %d: %w", name, number, err)
 		}
 		m.Epoch, m.Parent, m.Created = current.Number+1, number, k.config.Now()
-		next, err := k.record(ctx, m, current.Epoch, current.Lineage+1)
+		next, err := k.record(ctx, m, current.Lineage+1, retain(current.Epoch, k.config.Keep, true))
 		if err != nil {
 			return 0, fmt.Errorf("set model %s back to epoch %d: %w", name, number, err)
 		}

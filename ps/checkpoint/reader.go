@@ -51,7 +51,7 @@ func Open(ctx context.Context, b *Bucket, f File) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshot %s: %w", f.Name, err)
 	}
-	r := &Reader{object: object, in: bufio.NewReaderSize(object, 4*payloadBytesMax), file: f, hash: sha256.New()}
+	r := &Reader{object: object, in: bufio.NewReaderSize(object, int(min(object.Size(), 4*payloadBytesMax))), file: f, hash: sha256.New()}
 	if err := r.open(); err != nil {
 		_ = object.Close() // nothing was written
 		return nil, err
