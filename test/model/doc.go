@@ -11,9 +11,10 @@
 //
 // The offset rule is ps.Judge itself and the cursor is train.Cursor itself: breaking
 // either breaks these tests. Planning a batch's items repeats what worker/train does
-// around its cursor. The decisions of control (a change of owner, promotion, the commit
-// of an epoch, trimming, collection, the swap of a replica) have no product code yet.
-// They are pure functions in decisions_test.go, each to be replaced by the product's.
+// around its cursor. Promotion is node.MayPromote and collection checkpoint.Garbage. The
+// other decisions of control (what a transaction compares, who contributes to an epoch,
+// what an increment is written over) are stated in decisions_test.go; the product's are
+// driven by the simulation. Trimming and the swap of a replica have no product code yet.
 //
 // # What is explored
 //
