@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
+	"unsafe"
 
 	"github.com/freshet-ml/freshet/ps"
 )
@@ -17,7 +19,18 @@ import (
 // directory keeps objects as files below a root. A file is written beside its
 // place, synced, linked into place and its directory synced, in that order, so that
 // a crash of the machine at any moment leaves the whole object or none.
-type directory struct{ root string }
+type directory struct {
+	root   string
+	blocks sync.Pool // *[]byte of writeBytes, for files that are being written
+}
+
+// Large files are written past the page cache, in pieces of writeBytes: a checkpoint
+// is read by nobody soon, its pages would push out others, and copying into pages of
+// the cache is most of what writing costs the processor.
+const (
+	writeBytes    = 1 << 20 // a disk takes that much at full speed
+	uncachedBytes = 4 << 10 // the largest sector in use
+)
 
 func openDirectory(root string) (*directory, error) {
 	if err := makeDirectories(root); err != nil {
@@ -46,7 +59,19 @@ func (d *directory) create(ctx context.Context, name string) (sink, error) {
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	return &file{File: f, path: path, ended: ctx.Err}, nil
+	block, ok := d.blocks.Get().(*[]byte)
+	if !ok {
+		block = aligned(writeBytes)
+	}
+	return &file{File: f, path: path, ended: ctx.Err, block: (*block)[:0], free: func() { d.blocks.Put(block) }}, nil
+}
+
+// aligned returns memory that can be written past the page cache.
+func aligned(bytes int) *[]byte {
+	b := make([]byte, bytes+uncachedBytes)
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) % uncachedBytes
+	b = b[skip:][:bytes:bytes]
+	return &b
 }
 
 func (d *directory) open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
@@ -141,17 +166,51 @@ type file struct {
 	*os.File
 	path  string
 	ended func() error // of the context it was opened with
+
+	// Of a file that is written only.
+	block    []byte // what is not yet written, at most writeBytes, aligned
+	uncached bool   // what is written bypasses the page cache
+	cached   bool   // the file system does not do without it
+	free     func() // gives block's memory back
 }
 
 func (f *file) Write(p []byte) (int, error) {
 	if err := f.ended(); err != nil {
 		return 0, err
 	}
-	n, err := f.File.Write(p)
-	if err != nil {
-		return n, unavailable(err)
+	written := 0
+	for written < len(p) {
+		n := copy(f.block[len(f.block):cap(f.block)], p[written:])
+		f.block = f.block[:len(f.block)+n]
+		written += n
+		if len(f.block) == cap(f.block) {
+			if err := f.flush(); err != nil {
+				return written, err
+			}
+		}
 	}
-	return n, nil
+	return written, nil
+}
+
+// flush writes the block: past the page cache if it is a whole one, since others are
+// no whole sectors.
+func (f *file) flush() error {
+	whole := len(f.block) == cap(f.block)
+	if uncached := whole && !f.cached; uncached != f.uncached {
+		f.uncached = setUncached(f.File, uncached)
+		f.cached = f.uncached != uncached
+	}
+	n, err := f.File.Write(f.block)
+	if f.uncached && errors.Is(err, syscall.EINVAL) {
+		// Some file systems take the flag and then refuse, or want larger sectors.
+		f.uncached, f.cached = setUncached(f.File, false), true
+		_, err = f.File.Write(f.block[n:])
+	}
+	f.block = f.block[:0]
+	if err != nil {
+		return unavailable(err)
+	}
+	return nil
 }
 
 func (f *file) Read(p []byte) (int, error) {
@@ -166,20 +225,25 @@ func (f *file) Read(p []byte) (int, error) {
 }
 
 func (f *file) commit() error {
+	defer f.free()
 	if err := f.ended(); err != nil {
-		f.abort()
+		f.discard()
+		return err
+	}
+	if err := f.flush(); err != nil {
+		f.discard()
 		return err
 	}
 	if err := f.Sync(); err != nil {
-		f.abort()
+		f.discard()
 		return unavailable(err)
 	}
 	if err := f.Close(); err != nil {
-		f.abort()
+		f.discard()
 		return unavailable(err)
 	}
 	if err := place(f.Name(), f.path); err != nil {
-		f.abort()
+		f.discard()
 		return err
 	}
 	if err := syncDirectory(filepath.Dir(f.path)); err != nil {
@@ -190,6 +254,12 @@ func (f *file) commit() error {
 }
 
 func (f *file) abort() {
+	f.free()
+	f.discard()
+}
+
+// discard removes what was written.
+func (f *file) discard() {
 	_ = f.Close()           // of no interest: the bytes are not wanted
 	_ = os.Remove(f.Name()) // if it fails, Garbage finds it
 }
