@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -162,25 +163,33 @@ func (s *stripe) head(name string, held *opened, snapshot *shard.Snapshot, paren
 	return head
 }
 
-// write reads a snapshot to its end and writes its file.
+// write reads a snapshot to its end and writes its file, resting in between.
 func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot *shard.Snapshot, head checkpoint.Head, stopped <-chan struct{}) (checkpoint.File, error) {
 	w, err := checkpoint.Create(ctx, bucket, checkpoint.Name(&head, rand.Uint64()), head)
 	if err != nil {
 		return checkpoint.File{}, err
 	}
 	defer w.Abort()
+	var pace pace
 	buffer := make([]byte, shard.BlockBytes)
 	for {
 		var block ps.Block
+		var reading time.Duration // without the wait for the stripe, which others use
 		err := s.call(ctx, stopped, func(*stripe) (err error) {
+			start := time.Now()
 			block, err = snapshot.Read(buffer)
+			reading = time.Since(start)
 			return err
 		})
 		if errors.Is(err, io.EOF) {
 			return w.Close()
 		}
+		start := time.Now()
 		if err == nil && len(block.Rows) > 0 {
 			err = w.Rows(block.Table, block.Stride, block.Rows)
+		}
+		if err == nil {
+			err = pace.rest(ctx, reading+time.Since(start))
 		}
 		if err != nil {
 			return checkpoint.File{}, err
