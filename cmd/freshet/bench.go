@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -33,7 +34,7 @@ func newBench(t *terminal) *cobra.Command {
 		Short:   "Measure what a cluster can do here",
 		Example: "  freshet bench store --rows 1000000 --width 16 --keys 4096",
 	}
-	cmd.AddCommand(newBenchStore(t), newBenchNode(t), newBenchRecovery(t))
+	cmd.AddCommand(newBenchStore(t), newBenchCheckpoint(t), newBenchRecovery(t), newBenchNode(t))
 	return cmd
 }
 
@@ -120,14 +121,19 @@ are of one call.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&b.Rows, "rows", 1_000_000, "rows in the table")
-	flags.IntVar(&b.Width, "width", 16, "floats of a row")
-	flags.IntVar(&b.Keys, "keys", 4096, "random keys of a call")
-	flags.IntVar(&b.InFlight, "in-flight", 1, "calls under way at once")
-	flags.StringVar(&b.Optimizer, "optimizer", ps.AdaGrad, "update rule: sgd, adagrad or ftrl")
-	flags.IntVar(&b.Shards, "shards", 64, "shards, a power of two")
+	b.addFlags(flags, 1_000_000, 1)
 	flags.Float64Var(&b.Seconds, "seconds", 3, "how long to pull and then to push")
 	return cmd
+}
+
+// addFlags adds what every bench of a table can be told.
+func (b *benchStore) addFlags(flags *pflag.FlagSet, rows, inFlight int) {
+	flags.IntVar(&b.Rows, "rows", rows, "rows in the table")
+	flags.IntVar(&b.Width, "width", 16, "floats of a row")
+	flags.IntVar(&b.Keys, "keys", 4096, "random keys of a call")
+	flags.IntVar(&b.InFlight, "in-flight", inFlight, "calls under way at once")
+	flags.StringVar(&b.Optimizer, "optimizer", ps.AdaGrad, "update rule: sgd, adagrad or ftrl")
+	flags.IntVar(&b.Shards, "shards", 64, "shards, a power of two")
 }
 
 // print writes the report for people.
@@ -165,20 +171,8 @@ func (b benchStore) run(ctx context.Context, t *terminal) (report benchReport, e
 	}
 	defer c.Close()
 	p := &benchPusher{b: b, c: c, model: model, sent: make([]ps.Offset, b.Shards)}
-	keys := make([]ps.Key, 0, b.Keys)
-	for row := 0; row < b.Rows; row++ {
-		keys = append(keys, rowKey(row))
-		if len(keys) == b.Keys || row == b.Rows-1 {
-			t.progress("filling the table: %s of %s rows", thousands(int64(row+1)), thousands(int64(b.Rows)))
-			wait, err := p.push(ctx, keys)
-			if err == nil {
-				err = wait(ctx)
-			}
-			if err != nil {
-				return report, err
-			}
-			keys = keys[:0]
-		}
+	if err := p.fill(ctx, t); err != nil {
+		return report, err
 	}
 	after, err := server.usage()
 	if err != nil {
@@ -264,24 +258,59 @@ type benchPusher struct {
 	gradients []float32
 }
 
+// fill pushes every row of the table once.
+func (p *benchPusher) fill(ctx context.Context, t *terminal) error {
+	return p.pushRows(ctx, p.b.Rows, func(done int) {
+		t.progress("filling the table: %s of %s rows", thousands(int64(done)), thousands(int64(p.b.Rows)))
+	})
+}
+
+// pushRows pushes so many rows once, from the first, and tells after each call how
+// many it has pushed.
+func (p *benchPusher) pushRows(ctx context.Context, rows int, pushed func(int)) error {
+	keys := make([]ps.Key, 0, p.b.Keys)
+	for row := range rows {
+		keys = append(keys, rowKey(row))
+		if len(keys) < p.b.Keys && row < rows-1 {
+			continue
+		}
+		wait, err := p.push(ctx, keys)
+		if err == nil {
+			err = wait(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		pushed(row + 1)
+		keys = keys[:0]
+	}
+	return nil
+}
+
 // push pushes one call's keys and returns what waits for the answers.
 func (p *benchPusher) push(ctx context.Context, keys []ps.Key) (func(context.Context) error, error) {
 	p.group.Fill(keys, p.b.Shards)
 	for len(p.gradients) < len(keys)*p.b.Width {
 		p.gradients = append(p.gradients, float32(len(p.gradients)%7)/100-0.03)
 	}
+	return p.send(ctx, &p.group, p.gradients)
+}
+
+// send pushes the (keys, width) gradients of a group and returns what waits for the
+// answers.
+func (p *benchPusher) send(ctx context.Context, group *ps.Group, gradients []float32) (func(context.Context) error, error) {
 	p.to++
 	u := &ps.Update{Model: p.model.Name, Stream: p.model.Stream, Layout: p.model.Layout.Hash(), Version: p.model.Version, To: p.to}
 	var event ps.Fingerprint // a call is one event
 	event.Add(ps.EventHash(0, p.to-1))
 	for s := range p.sent {
-		from, to := p.group.Shard(ps.ShardID(s))
+		from, to := group.Shard(ps.ShardID(s))
 		if to == from {
 			continue
 		}
 		u.Items = append(u.Items, ps.Item{
 			Shard: ps.ShardID(s), From: p.sent[s], Trained: 1, Fingerprint: event,
-			Rows: []ps.Rows{{Keys: p.group.Keys[from:to], Values: ps.Bytes(p.gradients[from*p.b.Width : to*p.b.Width])}},
+			Rows: []ps.Rows{{Keys: group.Keys[from:to], Values: ps.Bytes(gradients[from*p.b.Width : to*p.b.Width])}},
 		})
 		p.sent[s] = p.to
 	}
@@ -450,11 +479,11 @@ func (s *benchServer) stop() error {
 	return s.process.Wait()
 }
 
-// newBenchNode is the other process of bench store.
+// newBenchNode is the other process of bench store and bench checkpoint.
 func newBenchNode(t *terminal) *cobra.Command {
 	return &cobra.Command{
 		Use:    "node WORK",
-		Short:  "Serve rows to another process of bench store",
+		Short:  "Serve rows to another process of bench",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -89,6 +89,18 @@ func TestKeysOfDocuments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	code, epochs, stderr := freshet(t, "bench", "checkpoint", "--rows", "20000", "--touched", "0.05", "--rounds", "1", "--seconds", "0.2", "-o", "json")
+	if code != 0 {
+		t.Fatalf("bench checkpoint ended with exit code %d: %s", code, stderr)
+	}
+	var report checkpointReport
+	if err := json.Unmarshal([]byte(epochs), &report); err != nil {
+		t.Fatal(err)
+	}
+	// A row is 144 bytes; shards of 312 rows cost 2 blocks and their heads each.
+	if share := report.Incremental.BytesShare; report.Full.Bytes < 20000*144 || share < 0.05 || share > 0.10 || report.TrainingRateRatio == 0 {
+		t.Errorf("bench checkpoint of 20,000 rows, then of 5 %% of them, says\n%s", epochs)
+	}
 	figures := []string{"events", "log_loss", "auc", "calibration"}
 	calls := []string{"keys_per_second", "keys_per_server_cpu_second", "p50_us", "p99_us"}
 	for _, test := range []struct {
@@ -108,6 +120,11 @@ func TestKeysOfDocuments(t *testing.T) {
 		{"bench store", bench, nil, []string{"bytes_per_row", "pull", "push"}},
 		{"bench store", bench, []string{"pull"}, calls},
 		{"bench store", bench, []string{"push"}, calls},
+		{"bench checkpoint", []byte(epochs), nil, []string{
+			"full", "incremental", "training_rate_ratio", "training_cores_before", "push_p99_ratio",
+		}},
+		{"bench checkpoint", []byte(epochs), []string{"full"}, []string{"bytes", "seconds", "cpu_seconds"}},
+		{"bench checkpoint", []byte(epochs), []string{"incremental"}, []string{"bytes", "touched_share"}},
 	} {
 		got := keys(t, test.doc, test.path...)
 		for _, key := range test.want {
