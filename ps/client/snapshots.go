@@ -49,7 +49,7 @@ func (c *Client) TakeSnapshots(ctx context.Context, model, bucket string, wants 
 				taken[i] = t
 				return nil
 			})
-			if err != nil {
+			if err != nil && ctx.Err() == nil { // else the caller does not want them any more
 				c.config.Logger.Warn("snapshots were not all taken", "node", address, "model", model, "error", err)
 			}
 		})
