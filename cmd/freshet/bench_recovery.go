@@ -218,7 +218,11 @@ func (b *benchRecovery) killStandbys(ctx context.Context, c *recoveryCluster, re
 func (b *benchRecovery) killAll(ctx context.Context, c *recoveryCluster, report *recoveryReport) error {
 	var restores, replays []time.Duration
 	for i := range b.kills {
-		if err := c.ready(ctx, b.pause, 1); err != nil {
+		epochs := ps.Epoch(1)
+		if i == 0 {
+			epochs = 2 // the first began when the model did not have its size
+		}
+		if err := c.ready(ctx, b.pause, epochs); err != nil {
 			return err
 		}
 		// From right after an epoch to right before the next: what is replayed differs.
