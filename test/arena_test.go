@@ -396,10 +396,13 @@ func (a *arena) busy(seats []*seat, look func() func(id string) bool) *seat {
 // reads pull rows all the time, as inference pods do, and count what fails.
 type reads struct {
 	mu     sync.Mutex
-	ok     int   // guarded by mu
-	failed int   // guarded by mu
-	last   error // guarded by mu
-	slow   time.Duration
+	counts readCounts // guarded by mu
+}
+
+type readCounts struct {
+	ok, failed int
+	last       error         // the last failure
+	slowest    time.Duration // since the last look
 }
 
 // readMax is how long a read may take. A dead node's shards are back within a few
@@ -427,11 +430,11 @@ func startReads(c *cluster) *reads {
 				return
 			}
 			r.mu.Lock()
-			r.slow = max(r.slow, time.Since(start))
+			r.counts.slowest = max(r.counts.slowest, time.Since(start))
 			if err != nil {
-				r.failed, r.last = r.failed+1, err
+				r.counts.failed, r.counts.last = r.counts.failed+1, err
 			} else {
-				r.ok++
+				r.counts.ok++
 			}
 			r.mu.Unlock()
 			select {
@@ -447,11 +450,11 @@ func startReads(c *cluster) *reads {
 	return r
 }
 
-// counts returns how many reads there were, how many failed, the last failure and the
-// longest one since the last call.
-func (r *reads) counts() (ok, failed int, last error, slow time.Duration) {
+// look returns what there was so far.
+func (r *reads) look() readCounts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	slow, r.slow = r.slow, 0
-	return r.ok, r.failed, r.last, slow
+	now := r.counts
+	r.counts.slowest = 0
+	return now
 }
