@@ -508,23 +508,33 @@ func (a *arena) restartOtherwise() {
 }
 
 // recreateStream puts another file in the stream's place: a worker that starts has to
-// refuse it.
+// refuse it. The others are away meanwhile, since whoever reads would refuse it as well.
 func (a *arena) recreateStream() {
 	a.t.Helper()
+	var workers []*seat
+	for _, s := range a.workers {
+		if s.process == nil {
+			continue
+		}
+		if s.alive() {
+			s.kill()
+		}
+		workers = append(workers, s)
+	}
 	path := strings.TrimPrefix(a.stream[1], "file://")
 	if err := os.Rename(path, path+".kept"); err != nil {
 		a.t.Fatal(err)
 	}
 	a.write(filepath.Base(path), []byte("user,item,clicked\nu1,i1,1\nu2,i2,0\n"))
-	s := a.reader()
-	s.kill()
-	a.sit(s)
-	code := s.exitCode(awaitMax)
-	if text := s.log.String(); code != 4 || !strings.Contains(text, "the file, or how the spec cuts it, is another") || s.id() != "" {
+	p := a.launch("a worker with another stream", workers[0].args()...)
+	code := p.exitCode(awaitMax)
+	if text := p.log.String(); code != 4 || !strings.Contains(text, "the file, or how the spec cuts it, is another") || strings.Contains(text, "joined") {
 		a.t.Errorf("a worker that was given another file than the model's ended with exit code %d, want 4 before it joined; it said:\n%s", code, text)
 	}
 	if err := os.Rename(path+".kept", path); err != nil {
 		a.t.Fatal(err)
 	}
-	a.sit(s)
+	for _, s := range workers {
+		a.sit(s)
+	}
 }
