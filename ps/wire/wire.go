@@ -351,6 +351,9 @@ func Taken(m *psv1.TakeResponse) (checkpoint.Taken, error) {
 	if err := json.Unmarshal(m.GetFile(), &t.File); err != nil {
 		return t, fmt.Errorf("file of the snapshot of shard %d: %w: %w", m.GetShard(), ps.ErrCorrupt, err)
 	}
+	if t.File.Bytes <= 0 {
+		return t, fmt.Errorf("file of the snapshot of shard %d: %d bytes long: %w", m.GetShard(), t.File.Bytes, ps.ErrCorrupt)
+	}
 	return t, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -14,6 +15,7 @@ import (
 
 	psv1 "github.com/freshet-ml/freshet/proto/freshet/ps/v1"
 	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/checkpoint"
 	"github.com/freshet-ml/freshet/ps/route"
 	"github.com/freshet-ml/freshet/ps/wire"
 )
@@ -245,4 +247,97 @@ func TestNewsAndChangesSurviveTheNetwork(t *testing.T) {
 	if len(got.Lost) != 1 || got.Lost[0].Shard != 3 || !errors.Is(got.Lost[0].Err, ps.ErrNotOwner) {
 		t.Errorf("lost %+v, want shard 3 that has another owner", got.Lost)
 	}
+}
+
+// fuzzed fuzzes a decoder of what nodes and coordinators answer: whatever arrives is
+// refused or becomes words that encode to a message with the same meaning.
+func fuzzed[M any, P interface {
+	*M
+	proto.Message
+}, W any](f *testing.F, seed P, decode func(P) (W, error), encode func(W) P) {
+	doc, err := proto.Marshal(seed)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(doc)
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		var m M
+		if proto.Unmarshal(doc, P(&m)) != nil {
+			return
+		}
+		words, err := decode(&m)
+		if err != nil {
+			if !errors.Is(err, ps.ErrInvalid) && !errors.Is(err, ps.ErrCorrupt) {
+				t.Fatalf("refused with %v, want ps.ErrInvalid or ps.ErrCorrupt", err)
+			}
+			return
+		}
+		again, err := decode(encode(words))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(words, again, cmpopts.EquateEmpty(), sameErrors); diff != "" {
+			t.Fatalf("first (-) and second (+) decoding differ:\n%s", diff)
+		}
+	})
+}
+
+// sameErrors compares whether there is an error: of an unknown reason only the text travels.
+var sameErrors = cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Err" },
+	cmp.Comparer(func(a, b error) bool { return (a == nil) == (b == nil) }))
+
+// FuzzPushResponse does it for the answers to a push.
+func FuzzPushResponse(f *testing.F) {
+	fuzzed(f, wire.PushResponse([]ps.Answer{
+		{Shard: 1, Outcome: ps.Applied, Applied: 5}, {Shard: 2, Outcome: ps.Refused, Err: ps.ErrNotOwner},
+	}), wire.Answers, wire.PushResponse)
+}
+
+// FuzzAppliedResponse does it for how far shards are.
+func FuzzAppliedResponse(f *testing.F) {
+	fuzzed(f, wire.AppliedResponse([]ps.ShardProgress{{Shard: 3, Fence: 2, Seq: 9, Rows: 4, Partitions: []ps.Progress{
+		{Applied: 7, Trained: 1, Fingerprint: ps.Fingerprint{Count: 1, Sum: 2, Xor: 2}, EventTime: -1}, {},
+	}}}), func(m *psv1.AppliedResponse) ([]ps.ShardProgress, error) { return wire.ShardProgress(m), nil }, wire.AppliedResponse)
+}
+
+// FuzzFollowResponse does it for news of shards.
+func FuzzFollowResponse(f *testing.F) {
+	fuzzed(f, wire.FollowResponse(&ps.News{
+		Deltas: []*ps.Delta{{
+			Since: 1, ShardProgress: ps.ShardProgress{Shard: 1, Seq: 2, Rows: 1, Partitions: []ps.Progress{{Applied: 3}}}, Part: 1, More: true,
+			Blocks: []ps.Block{{Table: 1, Stride: 20, Rows: make([]byte, 20)}},
+		}},
+		Lost: []ps.Lost{{Shard: 2, Err: ps.ErrNotOwner}},
+	}), func(m *psv1.FollowResponse) (*ps.News, error) { return wire.News(m), nil }, wire.FollowResponse)
+}
+
+// FuzzTakeRequest does it for the snapshots that are asked for.
+func FuzzTakeRequest(f *testing.F) {
+	fuzzed(f, wire.TakeRequest("m", "mem://", []checkpoint.Want{{Shard: 1}, {Shard: 2, Parent: checkpoint.Hash{1}}}),
+		wire.Wants, func(wants []checkpoint.Want) *psv1.TakeRequest { return wire.TakeRequest("m", "mem://", wants) })
+}
+
+// FuzzTakeResponse does it for the snapshots that were taken.
+func FuzzTakeResponse(f *testing.F) {
+	seed, err := wire.TakeResponse(checkpoint.Taken{
+		Shard: 1, Fence: 2, Seq: 3, Applied: []ps.Offset{4},
+		File: checkpoint.File{Ref: checkpoint.Ref{Name: "snapshots/m/00001/a", Hash: checkpoint.Hash{1}, Bytes: 9}, Fence: 2, Seq: 3, Rows: 1},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	fuzzed(f, seed, wire.Taken, func(taken checkpoint.Taken) *psv1.TakeResponse {
+		m, err := wire.TakeResponse(taken)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return m
+	})
+}
+
+// FuzzShardMap does it for the map of shards.
+func FuzzShardMap(f *testing.F) {
+	fuzzed(f, wire.ShardMap(route.Map{
+		Version: 7, Shards: []route.Shard{{Owner: "a", Fence: 1, Standbys: []ps.NodeID{"b"}}, {}}, Addresses: map[ps.NodeID]string{"a": "127.0.0.1:1"},
+	}), wire.RouteMap, wire.ShardMap)
 }
