@@ -23,7 +23,9 @@ func TestAnEpochThatLacksAShardPushesOutNoOlderOne(t *testing.T) {
 		{"a shard did not", []checkpoint.Retained{{Number: 5}, {Number: 4}, {Number: 3}}, false, []ps.Epoch{4, 3}},
 		{
 			"a shard did not, and the oldest is of a lineage that was set back from",
-			[]checkpoint.Retained{{Number: 5, Lineage: 1}, {Number: 4}, {Number: 3}}, false, []ps.Epoch{5, 4},
+			[]checkpoint.Retained{{Number: 5, Lineage: 1}, {Number: 4}, {Number: 3}},
+			false,
+			[]ps.Epoch{5, 4},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

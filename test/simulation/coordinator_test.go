@@ -116,7 +116,8 @@ func (c *leader) setBack(ctx context.Context) error {
 type controlStore struct{ *world }
 
 func (s controlStore) Lead(context.Context, string, func(context.Context) error) error { return nil }
-func (s controlStore) WatchView(context.Context) <-chan coordinator.View               { return nil }
+
+func (s controlStore) WatchView(context.Context) <-chan coordinator.View { return nil }
 
 func (s controlStore) SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard) (int64, error) {
 	return s.store.SetMap(ctx, read, shards)

@@ -70,6 +70,9 @@ func (w *world) deliverOne() bool {
 			break
 		}
 	}
+	if m := w.network[i]; m.call != nil && m.call.push != "" && w.strikes(reorder, 1) && w.random.IntN(4) > 0 {
+		return false // what is to be overtaken has to be slow
+	}
 	return w.deliver(i, false)
 }
 
