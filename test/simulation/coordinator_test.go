@@ -105,6 +105,8 @@ func (c *leader) setBack(ctx context.Context) error {
 	if w.planned[trimming] && !w.whole(chosen) {
 		return nil // an operator looks before, where the stream's beginning is gone
 	}
+	w.settingBack++
+	defer func() { w.settingBack-- }()
 	to := chosen.Number
 	if _, err = c.keeper.SetBack(ctx, modelName, to); err == nil {
 		w.tracef("%s: set back to epoch %d", c.name, to)

@@ -221,6 +221,9 @@ func (w *world) survives(name string) bool {
 	if !w.planned[trimming] {
 		return true
 	}
+	if w.settingBack > 0 {
+		return false // to an epoch that was whole when the operator looked
+	}
 	for s := range shards {
 		whole := slices.ContainsFunc(w.epoch.Retained, func(r checkpoint.Retained) bool {
 			lost := func(object string) bool { return object == name || w.disk.damaged[object] }

@@ -67,6 +67,8 @@ type world struct {
 	planned [nFaults]bool
 	bitten  [nFaults]int
 	healing bool
+	// settingBack counts the rollbacks under way.
+	settingBack int
 	// takenHealed: an epoch was taken, or nothing had changed, since faults have ceased.
 	takenHealed bool
 
