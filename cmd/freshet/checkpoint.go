@@ -236,7 +236,7 @@ func verifyEpoch(ctx context.Context, t *terminal, bucket *checkpoint.Bucket, e 
 	}
 	for _, s := range m.Shards {
 		for _, f := range s.Files {
-			err := verifyFile(ctx, bucket, f)
+			err := checkpoint.Verify(ctx, bucket, f)
 			if errors.Is(err, ps.ErrCorrupt) {
 				read.Damage = append(read.Damage, plain(err))
 			} else if err != nil {
@@ -249,20 +249,4 @@ func verifyEpoch(ctx context.Context, t *terminal, bucket *checkpoint.Bucket, e 
 		t.progress("epoch %d: %d of %d shards read", e.Epoch, s.Shard+1, len(m.Shards))
 	}
 	return read, nil
-}
-
-// verifyFile reads a file to its end, which checks every byte.
-func verifyFile(ctx context.Context, bucket *checkpoint.Bucket, f checkpoint.File) (err error) {
-	r, err := checkpoint.Open(ctx, bucket, f)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	for {
-		if _, _, _, err := r.Next(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
 }

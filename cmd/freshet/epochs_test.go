@@ -170,7 +170,7 @@ func TestOldEpochsAndTheirFilesGo(t *testing.T) {
 		}
 		for _, s := range m.Shards {
 			for _, f := range s.Files {
-				if err := verifyFile(t.Context(), bucket, f); err != nil {
+				if err := checkpoint.Verify(t.Context(), bucket, f); err != nil {
 					t.Error(err)
 				}
 			}
@@ -310,5 +310,8 @@ func TestVerifyFindsADamagedFile(t *testing.T) {
 	code, v := verify()
 	if code != exitFailure || v.Damaged != 1 || !strings.Contains(strings.Join(v.Epochs[0].Damage, ""), "00003") {
 		t.Errorf("with a flipped bit in shard 3's file verify says %+v with exit code %d, want that file and 1", v, code)
+	}
+	if _, err := k.SetBack(t.Context(), c.model.Name, 1); !errors.Is(err, ps.ErrCorrupt) || !strings.Contains(err.Error(), "00003") {
+		t.Errorf("going back to an epoch with a damaged file: %v, want ErrCorrupt and the file", err)
 	}
 }

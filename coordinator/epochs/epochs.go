@@ -373,7 +373,8 @@ func (k *Keeper) collect(ctx context.Context, model string, e checkpoint.Epoch) 
 
 // SetBack makes a retained epoch the newest of a new lineage: every shard is opened
 // anew from it, and the stream is learned again from its offsets. It returns the
-// lineage. An epoch that is not retained is ps.ErrInvalid, with those that are.
+// lineage. An epoch that is not retained is ps.ErrInvalid, with those that are, and one of
+// which a file cannot be read is refused, with that file.
 func (k *Keeper) SetBack(ctx context.Context, name string, number ps.Epoch) (lineage uint64, err error) {
 	k.taking.Lock()
 	defer k.taking.Unlock()
@@ -389,6 +390,9 @@ func (k *Keeper) SetBack(ctx context.Context, name string, number ps.Epoch) (lin
 		m, err := checkpoint.ReadManifest(ctx, k.bucket, r.Manifest)
 		if err != nil {
 			return 0, fmt.Errorf("set model %s back to epoch %d: %w", name, number, err)
+		}
+		if err := k.verify(ctx, m); err != nil {
+			return 0, fmt.Errorf("set model %s back to epoch %d, which cannot be read whole; choose another: %w", name, number, err)
 		}
 		m.Epoch, m.Parent, m.Created = current.Number+1, number, k.config.Now()
 		next, err := k.record(ctx, m, current.Lineage+1, retain(current.Epoch, k.config.Keep, true))
@@ -406,6 +410,18 @@ func (k *Keeper) SetBack(ctx context.Context, name string, number ps.Epoch) (lin
 		return next.Lineage, nil
 	}
 	return 0, fmt.Errorf("model %s has no epoch %d to go back to: %s: %w", name, number, listed(current.Retained), ps.ErrInvalid)
+}
+
+// verify reads every file of an epoch: whoever goes back to it has nothing else.
+func (k *Keeper) verify(ctx context.Context, m checkpoint.Manifest) error {
+	for _, s := range m.Shards {
+		for _, f := range s.Files {
+			if err := checkpoint.Verify(ctx, k.bucket, f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // listed names retained epochs to people.

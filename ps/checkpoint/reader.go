@@ -322,3 +322,20 @@ func (r *Reader) count(sum uint32) {
 func (r *Reader) corrupt(at int64, format string, args ...any) error {
 	return fmt.Errorf("snapshot %s: byte %d: %s: %w", r.file.Name, at, fmt.Sprintf(format, args...), ps.ErrCorrupt)
 }
+
+// Verify reads a file to its end, which checks every byte of it. Its errors are those of
+// Open and of Reader.Next.
+func Verify(ctx context.Context, bucket *Bucket, f File) (err error) {
+	r, err := Open(ctx, bucket, f)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	for {
+		if _, _, _, err := r.Next(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
