@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -316,7 +317,7 @@ func (a *arena) leader() *seat {
 		return nil
 	}
 	for _, c := range a.coordinators {
-		if c.id() == string(got.Kvs[0].Value) {
+		if c.process != nil && c.id() == string(got.Kvs[0].Value) {
 			return c
 		}
 	}
@@ -327,7 +328,7 @@ func (a *arena) leader() *seat {
 func (a *arena) etcdLeader() *seat {
 	for _, c := range a.coordinators {
 		if !c.alive() {
-			continue
+			continue // its seat may be empty
 		}
 		ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
 		got, err := a.etcds.Status(ctx, c.address)
@@ -337,6 +338,17 @@ func (a *arena) etcdLeader() *seat {
 		}
 	}
 	return nil
+}
+
+// registered reports whether etcd knows everybody who is there, and nobody is about to
+// find out that it does not.
+func (a *arena) registered() bool {
+	ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
+	defer cancel()
+	got, err := a.etcds.Get(ctx, "/freshet/default/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	return err == nil && !slices.ContainsFunc(a.seats(), func(s *seat) bool {
+		return !slices.ContainsFunc(got.Kvs, func(kv *mvccpb.KeyValue) bool { return s.id() != "" && strings.HasSuffix(string(kv.Key), "/"+s.id()) })
+	})
 }
 
 // commits counts the epochs that were committed.

@@ -210,7 +210,8 @@ func (a *arena) killEtcdLeader() {
 	var old *seat
 	a.await("etcd has a leader", func() bool { old = a.etcdLeader(); return old != nil })
 	old.kill()
-	a.until("etcd has another leader", 20*time.Millisecond, learnMax, func() (bool, string) { return a.etcdLeader() != nil, "it has none" })
+	old.process = nil
+	a.await("etcd has another leader", func() bool { return a.etcdLeader() != nil })
 	a.sit(old)
 }
 
@@ -258,14 +259,18 @@ func (a *arena) wake(s *seat) {
 }
 
 // stopLeader has the leading coordinator, and its member of etcd, sleep until another
-// leads.
+// leads. It goes on when it wakes up: nobody took over anything but the lead.
 func (a *arena) stopLeader() {
 	a.t.Helper()
 	old := a.leading()
-	id := old.id()
+	slept, id := old.process, old.id()
 	old.signal(syscall.SIGSTOP)
 	a.await("another coordinator leads", func() bool { l := a.leader(); return l != nil && l.id() != id })
 	old.signal(syscall.SIGCONT)
+	a.await("who slept is registered anew", a.registered)
+	if old.process != slept {
+		a.t.Errorf("%s ended when it woke up, want it to go on", old.name)
+	}
 }
 
 // cut cuts the connections of a node.
@@ -425,9 +430,7 @@ func (a *arena) loseQuorum(kill bool) {
 	if *soakFlag > 0 {
 		lost = quorumLostSoak
 	}
-	for _, s := range a.seats() {
-		s.joined()
-	}
+	a.await("everybody is registered", a.registered)
 	a.recovered()
 	order := a.random.Perm(arenaMembers)
 	away := []*seat{a.coordinators[order[0]], a.coordinators[order[1]]}

@@ -177,16 +177,45 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 		return err
 	}
 	admin.Register(s)
-	registration, err := c.store.JoinCoordinator(ctx, coordinator.Coordinator{ID: id, Address: c.advertise})
+	me := coordinator.Coordinator{ID: id, Address: c.advertise}
+	registration, err := c.store.JoinCoordinator(ctx, me)
 	if err != nil {
 		return err
 	}
 	logger.Info("coordinator joined", "address", c.advertise)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return registration.Run(ctx) })
+	g.Go(func() error { return stayRegistered(ctx, c.store, me, registration, logger) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return serve(ctx, s, c.listener) })
 	return g.Wait()
+}
+
+// rejoinEvery is how often a coordinator that counts as dead says that it is not.
+const rejoinEvery = time.Second
+
+// stayRegistered keeps a coordinator registered until ctx ends, anew where etcd took it
+// for dead. Unlike a node or a worker it has nothing that others took over meanwhile,
+// and if it ended for it, a member of etcd would end with it.
+func stayRegistered(ctx context.Context, store *meta.Store, me coordinator.Coordinator, registration *meta.Registration, logger *slog.Logger) error {
+	for {
+		err := registration.Run(ctx)
+		if !errors.Is(err, ps.ErrUnavailable) {
+			return err
+		}
+		for {
+			again, joinErr := store.JoinCoordinator(ctx, me)
+			if joinErr == nil {
+				registration = again
+				break
+			}
+			select {
+			case <-time.After(rejoinEvery):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		logger.Info("coordinator registered anew", "because", err)
+	}
 }
 
 // onDemand asks the shards with a client that is made by its first use, because a
