@@ -46,6 +46,8 @@ type Node struct {
 	// Name is what people call the process, such as its pod's name. It may be empty
 	// and is stable over restarts.
 	Name string `json:"name,omitempty"`
+	// Gossip is the host:port where the process gossips; empty if it does not.
+	Gossip string `json:"gossip,omitempty"`
 	// Joined is the store's revision at which the node joined: a later one is larger.
 	Joined int64 `json:"-"`
 }
@@ -56,6 +58,8 @@ type Worker struct {
 	ID string `json:"id"`
 	// Model names the model whose stream it learns from.
 	Model string `json:"model"`
+	// Gossip is the host:port where the process gossips; empty if it does not.
+	Gossip string `json:"gossip,omitempty"`
 	// Joined is the store's revision at which the worker joined.
 	Joined int64 `json:"-"`
 	// Report is the newest it has reported; empty before the first.
@@ -84,8 +88,31 @@ type Coordinator struct {
 	ID string `json:"id"`
 	// Address is the host:port where it serves admin calls and routes.
 	Address string `json:"address"`
+	// Gossip is the host:port where the process gossips; empty if it does not.
+	Gossip string `json:"gossip,omitempty"`
 	// Joined is the store's revision at which the coordinator joined.
 	Joined int64 `json:"-"`
+}
+
+// Role is what a process does. Roles are part of what is gossiped and logged.
+type Role string
+
+// Roles of registered processes.
+const (
+	RoleNode        Role = "node"
+	RoleWorker      Role = "worker"
+	RoleCoordinator Role = "coordinator"
+)
+
+// Member is a registered process of any role.
+type Member struct {
+	Role Role
+	// ID names this life of the process.
+	ID string
+	// Address is where it serves; a worker serves nowhere.
+	Address string
+	// Gossip is the host:port where it gossips; empty if it does not.
+	Gossip string
 }
 
 // Model is a model with the spec it was made from.

@@ -2,12 +2,17 @@ package meta
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/freshet-ml/freshet/coordinator"
+	"github.com/freshet-ml/freshet/ps"
 )
 
 // Nodes returns the nodes that are there, ordered by ID.
@@ -75,8 +80,80 @@ func (s *Store) Coordinators(ctx context.Context) ([]coordinator.Coordinator, er
 	if err != nil {
 		return nil, err
 	}
+	return s.decodeCoordinators(now)
+}
+
+// Members returns everybody who is there: nodes, workers and coordinators, each
+// ordered by ID.
+func (s *Store) Members(ctx context.Context) ([]coordinator.Member, error) {
+	now, err := s.read(ctx, "read members", below(s.keys.nodes()), below(s.keys.workers()), below(s.keys.coordinators()))
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.decodeNodes(now)
+	if err != nil {
+		return nil, err
+	}
+	workers, err := s.decodeWorkers(now)
+	if err != nil {
+		return nil, err
+	}
+	coordinators, err := s.decodeCoordinators(now)
+	if err != nil {
+		return nil, err
+	}
+	var all []coordinator.Member
+	for _, n := range nodes {
+		all = append(all, coordinator.Member{Role: coordinator.RoleNode, ID: string(n.ID), Address: n.Address, Gossip: n.Gossip})
+	}
+	for _, w := range workers {
+		all = append(all, coordinator.Member{Role: coordinator.RoleWorker, ID: w.ID, Gossip: w.Gossip})
+	}
+	for _, c := range coordinators {
+		all = append(all, coordinator.Member{Role: coordinator.RoleCoordinator, ID: c.ID, Address: c.Address, Gossip: c.Gossip})
+	}
+	return all, nil
+}
+
+// Expel ends the registration of a life of a process before its lease does, for others
+// to go on without it. Should the process live, its Registration.Run tells it within a
+// third of the lease's time. It does nothing if that life is not registered. The
+// member's ID and role are read.
+func (s *Store) Expel(ctx context.Context, m coordinator.Member) error {
+	what := string(m.Role) + " " + m.ID
+	var key string
+	switch m.Role {
+	case coordinator.RoleNode:
+		key = s.keys.node(ps.NodeID(m.ID))
+	case coordinator.RoleWorker:
+		key = s.keys.worker(m.ID)
+	case coordinator.RoleCoordinator:
+		key = s.keys.coordinator(m.ID)
+	default:
+		return fmt.Errorf("expel %s: no such role: %w", what, ps.ErrInvalid)
+	}
+	now, err := s.read(ctx, "expel "+what, get(key))
+	if err != nil {
+		return err
+	}
+	kv := now.key(key)
+	if kv == nil || kv.Lease == 0 {
+		return nil
+	}
+	// A lease belongs to one Join: whatever has happened to the key meanwhile, nobody
+	// else's registration ends with it.
+	request, cancel := s.request(ctx)
+	defer cancel()
+	_, err = s.client.Revoke(request, clientv3.LeaseID(kv.Lease))
+	if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return s.explain(ctx, "expel "+what, err)
+	}
+	return nil
+}
+
+func (s *Store) decodeCoordinators(now *reading) ([]coordinator.Coordinator, error) {
 	var all []coordinator.Coordinator
-	err = now.below(s.keys.coordinators(), func(id string, kv *mvccpb.KeyValue) error {
+	err := now.below(s.keys.coordinators(), func(id string, kv *mvccpb.KeyValue) error {
 		var c coordinator.Coordinator
 		err := decode("coordinator "+id, kv.Value, &c)
 		c.ID, c.Joined = id, kv.CreateRevision
