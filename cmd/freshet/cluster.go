@@ -92,6 +92,7 @@ type nodeSettings struct {
 	listener  net.Listener
 	advertise string // host:port that others reach the listener at
 	rowsMax   int
+	gossip    gossipSettings
 	logger    *slog.Logger
 }
 
@@ -107,13 +108,19 @@ func runNode(ctx context.Context, c nodeSettings) error {
 	}
 	s := grpc.NewServer(server.Options()...)
 	server.Register(s, n, c.store)
-	registration, err := c.store.JoinNode(ctx, coordinator.Node{ID: id, Address: c.advertise, Name: c.name})
+	gossip, err := joinGossip(ctx, c.gossip, c.store, coordinator.RoleNode, string(id), logger)
+	if err != nil {
+		return err
+	}
+	defer gossip.close()
+	registration, err := c.store.JoinNode(ctx, coordinator.Node{ID: id, Address: c.advertise, Name: c.name, Gossip: gossip.address()})
 	if err != nil {
 		return err
 	}
 	logger.Info("node joined", "address", c.advertise)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registration.Run(ctx) })
+	g.Go(func() error { return gossip.run(ctx) })
 	g.Go(func() error { return n.Run(ctx) })
 	g.Go(func() error { return serve(ctx, s, c.listener) })
 	return g.Wait()
@@ -131,6 +138,7 @@ type coordinatorSettings struct {
 	standbys   int
 	// checkpoints, if it has a bucket, says where epochs go and when they are taken.
 	checkpoints epochSettings
+	gossip      gossipSettings
 	logger      *slog.Logger
 }
 
@@ -155,6 +163,12 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 		Store: c.store, ID: id, NodesMin: c.nodesMin, WorkersMin: c.workersMin, Standbys: c.standbys, Logger: logger,
 	}
 	serving := coordinatorserver.Config{Store: c.store, Progress: progress, Logger: logger}
+	gossip, err := joinGossip(ctx, c.gossip, c.store, coordinator.RoleCoordinator, id, logger)
+	if err != nil {
+		return err
+	}
+	defer gossip.close()
+	settings.Beside = func(ctx context.Context) error { return gossip.lookOut(ctx, c.store, logger) }
 	if c.checkpoints.bucket != "" {
 		keeper, err := epochs.Open(ctx, epochs.Config{
 			Store: c.store, Nodes: progress, Bucket: c.checkpoints.bucket, Every: c.checkpoints.every,
@@ -164,7 +178,13 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 			return err
 		}
 		defer keeper.Close()
-		settings.Beside, serving.Epochs = keeper.Run, keeper
+		serving.Epochs = keeper
+		settings.Beside = func(ctx context.Context) error {
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return keeper.Run(ctx) })
+			g.Go(func() error { return gossip.lookOut(ctx, c.store, logger) })
+			return g.Wait()
+		}
 	}
 	controller, err := control.New(settings)
 	if err != nil {
@@ -177,7 +197,7 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 		return err
 	}
 	admin.Register(s)
-	me := coordinator.Coordinator{ID: id, Address: c.advertise}
+	me := coordinator.Coordinator{ID: id, Address: c.advertise, Gossip: gossip.address()}
 	registration, err := c.store.JoinCoordinator(ctx, me)
 	if err != nil {
 		return err
@@ -185,6 +205,7 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 	logger.Info("coordinator joined", "address", c.advertise)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return stayRegistered(ctx, c.store, me, registration, logger) })
+	g.Go(func() error { return gossip.run(ctx) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return serve(ctx, s, c.listener) })
 	return g.Wait()
@@ -325,6 +346,7 @@ type workerSettings struct {
 	rate     float64 // events per second over all workers; 0 is as fast as it goes
 	secret   []byte
 	letters  *deadletter.List
+	gossip   gossipSettings
 	logger   *slog.Logger
 }
 
@@ -380,13 +402,19 @@ func runWorker(ctx context.Context, c workerSettings) error {
 	if err != nil {
 		return err
 	}
-	registration, err := c.store.JoinWorker(ctx, coordinator.Worker{ID: id, Model: model.Name})
+	gossip, err := joinGossip(ctx, c.gossip, c.store, coordinator.RoleWorker, id, logger)
+	if err != nil {
+		return err
+	}
+	defer gossip.close()
+	registration, err := c.store.JoinWorker(ctx, coordinator.Worker{ID: id, Model: model.Name, Gossip: gossip.address()})
 	if err != nil {
 		return err
 	}
 	logger.Info("worker joined", "model", model.Name)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registration.Run(ctx) })
+	g.Go(func() error { return gossip.run(ctx) })
 	g.Go(func() error { return trainer.Run(ctx) })
 	g.Go(func() error { return reportPositions(ctx, trainer, registration, logger) })
 	return g.Wait()

@@ -185,7 +185,7 @@ func (c *recoveryCluster) start(ctx context.Context, g *errgroup.Group, home chi
 		return runCoordinator(ctx, coordinatorSettings{
 			store: c.store, name: "coordinator", listener: listener, advertise: listener.Addr().String(),
 			shards: c.shards, nodesMin: c.nodes, workersMin: c.workers, standbys: c.standbys,
-			checkpoints: checkpoints, logger: c.terminal.logger,
+			checkpoints: checkpoints, gossip: localGossip("default"), logger: c.terminal.logger,
 		})
 	})
 	for i := range c.nodes {

@@ -65,6 +65,7 @@ const standbysUsage = "copies of every shard that other nodes keep, to take over
 
 func newCoordinator(t *terminal) *cobra.Command {
 	var f storeFlags
+	var gossip gossipFlags
 	var name, address, advertise string
 	var embedded etcd.Config
 	var shards, nodesMin, workersMin, standbys int
@@ -103,6 +104,10 @@ func newCoordinator(t *terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			gossiping, err := gossip.beside(f.cluster, listener, reach, t.logger)
+			if err != nil {
+				return err
+			}
 			var server *etcd.Server
 			if embedded.Dir == "" && (embedded.Name != "" || embedded.PeerURL != "" || len(embedded.Members) > 0) {
 				return usageError{errors.New("a member of an embedded etcd without a directory for its data: give one with --embed-etcd")}
@@ -126,13 +131,15 @@ func newCoordinator(t *terminal) *cobra.Command {
 			g.Go(func() error {
 				return runCoordinator(ctx, coordinatorSettings{
 					store: store, name: name, listener: listener, advertise: reach,
-					shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, checkpoints: checkpoints, logger: t.logger,
+					shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, checkpoints: checkpoints,
+					gossip: gossiping, logger: t.logger,
 				})
 			})
 			return untilStopped(cmd.Context(), g.Wait())
 		},
 	}
 	f.add(cmd)
+	gossip.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&name, "name", hostName("coordinator"), "name of this process")
 	flags.StringVar(&address, "listen", "127.0.0.1:7400", "address to serve at")
@@ -180,6 +187,7 @@ func whileServing(ctx context.Context, server *etcd.Server) error {
 
 func newPS(t *terminal) *cobra.Command {
 	var f storeFlags
+	var gossip gossipFlags
 	var name, address, advertise string
 	var rowsMax int
 	cmd := &cobra.Command{
@@ -199,17 +207,22 @@ func newPS(t *terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			gossiping, err := gossip.beside(f.cluster, listener, reach, t.logger)
+			if err != nil {
+				return err
+			}
 			store, err := f.dial(ctx, t)
 			if err != nil {
 				return err
 			}
 			defer store.Close()
 			return untilStopped(ctx, runNode(ctx, nodeSettings{
-				store: store, name: name, listener: listener, advertise: reach, rowsMax: rowsMax, logger: t.logger,
+				store: store, name: name, listener: listener, advertise: reach, rowsMax: rowsMax, gossip: gossiping, logger: t.logger,
 			}))
 		},
 	}
 	f.add(cmd)
+	gossip.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&name, "name", hostName("ps"), "name of this process")
 	flags.StringVar(&address, "listen", "127.0.0.1:0", "address to serve at; port 0 takes a free one")
@@ -220,6 +233,7 @@ func newPS(t *terminal) *cobra.Command {
 
 func newWorker(t *terminal) *cobra.Command {
 	var f storeFlags
+	var gossip gossipFlags
 	var name, model, stream, secretFile, lettersPath string
 	var inFlight int
 	var rate float64
@@ -235,6 +249,10 @@ func newWorker(t *terminal) *cobra.Command {
 				return usageError{badRate(rate)}
 			}
 			ctx := cmd.Context()
+			gossiping, err := gossip.settings(f.cluster, gossipHost(f.endpoints), "", t.logger)
+			if err != nil {
+				return err
+			}
 			secret, err := readSecret(secretFile)
 			if err != nil {
 				return err
@@ -251,11 +269,12 @@ func newWorker(t *terminal) *cobra.Command {
 			defer store.Close()
 			return untilStopped(ctx, runWorker(ctx, workerSettings{
 				store: store, name: name, model: model, stream: stream, inFlight: inFlight,
-				rate: rate, secret: secret, letters: letters, logger: t.logger,
+				rate: rate, secret: secret, letters: letters, gossip: gossiping, logger: t.logger,
 			}))
 		},
 	}
 	f.add(cmd)
+	gossip.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&name, "name", hostName("worker"), "name of this process")
 	flags.StringVar(&model, "model", "", "model to learn (default: the only one there is)")

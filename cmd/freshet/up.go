@@ -274,10 +274,15 @@ func (u *upSettings) cluster(ctx context.Context, t *terminal, j *job, h *home) 
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, life := errgroup.WithContext(life)
+	var gossip gossipSettings // members in one process die together
+	if u.killEvery > 0 {
+		gossip = localGossip("default")
+	}
 	g.Go(func() error {
 		return runCoordinator(life, coordinatorSettings{
 			store: h.store, name: "coordinator", listener: h.listener, advertise: h.listener.Addr().String(),
-			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, standbys: u.standbys, checkpoints: u.checkpoints, logger: t.logger,
+			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, standbys: u.standbys, checkpoints: u.checkpoints,
+			gossip: gossip, logger: t.logger,
 		})
 	})
 	start := u.startMembers
