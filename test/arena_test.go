@@ -379,7 +379,9 @@ func (a *arena) reader() *seat {
 	a.t.Helper()
 	return a.busy(a.workers, func() func(id string) bool {
 		var owners []string
-		got, err := a.etcds.Get(a.t.Context(), "/freshet/default/training/assignments/"+a.model.Name)
+		ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
+		defer cancel()
+		got, err := a.etcds.Get(ctx, "/freshet/default/training/assignments/"+a.model.Name)
 		if err == nil && len(got.Kvs) == 1 {
 			owners = strings.Split(string(got.Kvs[0].Value), `"`)
 		}
