@@ -38,7 +38,9 @@ type Routes interface {
 
 // Options returns the settings of a gRPC server that serves parameters: message
 // limits, windows and buffers for messages of hundreds of kilobytes, and
-// keep-alive rules that let clients notice a dead node within seconds.
+// keep-alive rules that let clients notice a dead node within seconds, and a node a
+// client that has stopped: what is sent to one would wait for it without end, and a
+// snapshot that is sent keeps others waiting.
 func Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(wire.MessageBytesMax),
@@ -47,6 +49,7 @@ func Options() []grpc.ServerOption {
 		grpc.WriteBufferSize(256 << 10),
 		grpc.InitialWindowSize(8 << 20),
 		grpc.InitialConnWindowSize(32 << 20),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 }
