@@ -74,13 +74,14 @@ epochs of it: a full one, then an incremental one after some of the rows have
 changed, both with the node otherwise idle; cpu_seconds are the node's.
 
 Then it trains, in rounds: without an epoch, while a full epoch is taken, and
-without again. Training pulls the rows of random examples, computes the gradients
-of a factorization machine, and pushes them, with as many calls under way as
---in-flight says. The ratios are medians over the rounds.
+without again. Training pulls the rows of random examples, computes the
+gradients of a factorization machine, and pushes them, with as many calls under
+way as --in-flight says. The ratios are medians over the rounds.
 
-Epochs are written to a temporary directory, which is removed, or to --checkpoints.`,
+Epochs are written to a temporary directory that is removed at the end, or to
+--checkpoints.`,
 		Example: `  freshet bench checkpoint
-  freshet bench checkpoint --rows 1000000 --rounds 1 --checkpoints file:///mnt/epochs -o json`,
+  freshet bench checkpoint --rows 1000000 --checkpoints file:///data -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := b.run(cmd.Context(), t)
