@@ -149,7 +149,7 @@ func (l *Lookout) inquire(ctx context.Context, id string) {
 			warned = true
 			l.cfg.Logger.Info("gossip says a member is dead, and its address answers", "role", m.Role, "id", id)
 		}
-		if ctx.Err() == nil && (found == gone || silences >= silencesMax && l.notAlone(all)) {
+		if ctx.Err() == nil && (found == gone || silences >= silencesMax && l.silenceCounts(id, all)) {
 			l.expel(ctx, m, found)
 		}
 		select {
@@ -218,10 +218,10 @@ func loopback(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// notAlone reports whether gossip has at least as many of the registered others alive
-// as dead. If not, it is more likely this process that is cut off, and silence says
-// nothing.
-func (l *Lookout) notAlone(registered []coordinator.Member) bool {
+// silenceCounts reports whether gossip has a member for dead, still, and at least as
+// many of the registered others alive as dead with it. If not, it is more likely this
+// process that is cut off, and silence says nothing.
+func (l *Lookout) silenceCounts(id string, registered []coordinator.Member) bool {
 	states := make(map[string]membership.State)
 	for _, m := range l.cfg.Pool.Members() {
 		if m.Address != l.cfg.Pool.Address() {
@@ -237,7 +237,7 @@ func (l *Lookout) notAlone(registered []coordinator.Member) bool {
 			dead++
 		}
 	}
-	return alive >= dead
+	return states[id] == membership.Dead && alive >= dead
 }
 
 // expel takes a member's registration. If that fails, the next look tries again.

@@ -15,7 +15,7 @@ func TestWorkRestsInProportion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p pace
 		start := time.Now()
-		const pieces, each = 1000, 70 * time.Microsecond
+		const pieces, each = 1000, 7 * time.Microsecond // several to a rest
 		for range pieces {
 			if err := p.rest(t.Context(), each); err != nil {
 				t.Fatal(err)
