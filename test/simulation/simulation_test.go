@@ -106,6 +106,10 @@ func TestSeeds(t *testing.T) {
 		t.Logf("void: %q, %+v", r.void, figuresOf(r.world))
 		return
 	}
+	seeds := *seedsFlag
+	if testing.Short() { // as the race detector's run is, which is slow and has one thread here
+		seeds = min(seeds, 100)
+	}
 	for _, seed := range kept(t) {
 		if r := simulate(seed, &variant{}, nil); r.failure != "" {
 			report(t, r)
@@ -125,7 +129,7 @@ func TestSeeds(t *testing.T) {
 			good++
 			total.add(r.world)
 		}
-		return good >= *seedsFlag || failed >= 3
+		return good >= seeds || failed >= 3
 	})
 	t.Logf("%d seeds, void: %v", good, void)
 	t.Logf("%v", total)
@@ -164,6 +168,9 @@ const seedsToFind = 1000
 
 // TestEveryBrokenVariantIsFound shows that the simulation has teeth.
 func TestEveryBrokenVariantIsFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped: -short, and this simulates hundreds of clusters")
+	}
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			seeds := 0
