@@ -153,6 +153,9 @@ func (c *Client) follow() {
 				if !live[address] {
 					gone = append(gone, conn)
 					delete(c.conns, address)
+					// It ends with its connection; who comes to this address meanwhile
+					// is somebody else.
+					delete(c.pushes, address)
 				}
 			}
 		}
