@@ -64,6 +64,13 @@ const (
 	quorumLostSoak  = 30 * time.Second
 )
 
+func quorumLost() time.Duration {
+	if *soakFlag > 0 {
+		return quorumLostSoak
+	}
+	return quorumLostShort
+}
+
 // TestNothingIsLostOrDoubledWhateverGoesWrong runs schedules of faults over clusters
 // that learn meanwhile; the audit at the end is the proof. See `make soak` for a longer
 // one. The same seed gives the same schedule, though not the same timing.
@@ -110,7 +117,7 @@ func runSchedule(t *testing.T, seed uint64, total map[string]int) {
 	}
 	a.random.Shuffle(len(schedule), func(i, j int) { schedule[i], schedule[j] = schedule[j], schedule[i] })
 	for k, i := range schedule {
-		a.leaveWorkFor(len(schedule) - k)
+		a.leaveWorkFor(schedule[k:])
 		began := time.Now()
 		faults[i].inject(a)
 		if a.random.IntN(3) > 0 { // else the next one comes on top
@@ -162,9 +169,9 @@ func (a *arena) judge(replayed int) {
 // perFault is how long a fault and what follows takes, rather too much.
 const perFault = 6 * time.Second
 
-// leaveWorkFor paces the stream so that there is some left for so many faults, and
+// leaveWorkFor paces the stream so that there is some left for the faults to come, and
 // fails if there is not: what is idle cannot go wrong.
-func (a *arena) leaveWorkFor(n int) {
+func (a *arena) leaveWorkFor(schedule []int) {
 	a.t.Helper()
 	var events int64
 	a.await("the shards can be asked", func() bool {
@@ -174,9 +181,15 @@ func (a *arena) leaveWorkFor(n int) {
 	})
 	left := arenaEvents - events
 	if left < arenaEvents/100 {
-		a.t.Fatalf("%d of %d events are learned and %d faults are to come: the run is void", events, arenaEvents, n)
+		a.t.Fatalf("%d of %d events are learned and %d faults are to come: the run is void", events, arenaEvents, len(schedule))
 	}
-	a.pace.set(float64(left) / (float64(n) * perFault.Seconds()))
+	takes := time.Duration(len(schedule)) * perFault
+	for _, i := range schedule {
+		if strings.HasPrefix(faults[i].name, "quorum") {
+			takes += quorumLost()
+		}
+	}
+	a.pace.set(float64(left) / takes.Seconds())
 }
 
 // kill kills whoever sits there and puts another in the place.
@@ -426,10 +439,7 @@ func (a *arena) newestManifest() checkpoint.Manifest {
 // go on, nobody ends for it, no epoch commits; then all is as before.
 func (a *arena) loseQuorum(kill bool) {
 	a.t.Helper()
-	lost := quorumLostShort
-	if *soakFlag > 0 {
-		lost = quorumLostSoak
-	}
+	lost := quorumLost()
 	a.await("everybody is registered", a.registered)
 	a.recovered()
 	order := a.random.Perm(arenaMembers)
