@@ -200,7 +200,7 @@ func (g gossip) lookOut(ctx context.Context, store *meta.Store, logger *slog.Log
 		<-ctx.Done()
 		return nil
 	}
-	l, err := lookout.New(lookout.Config{Store: store, Pool: g.pool, Ask: askHealth, Logger: logger})
+	l, err := lookout.New(lookout.Config{Store: store, Pool: g.pool, Ask: askHealth, Stay: watchHealth, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -219,4 +219,18 @@ func askHealth(ctx context.Context, address string) error {
 		return err
 	}
 	return nil
+}
+
+// watchHealth returns when the connection to the server at an address breaks, or cannot
+// be made, or ctx ends.
+func watchHealth(ctx context.Context, address string) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	watch, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
+	for err == nil {
+		_, err = watch.Recv()
+	}
 }

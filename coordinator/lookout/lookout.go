@@ -1,10 +1,10 @@
 // Package lookout makes a cluster go on without a dead process before its lease runs
-// out: it looks at every member that gossip says is dead, and takes the registration
-// of those that really are. What follows from that is coordinator/control's business,
+// out: it looks at every member that gossip says is dead, and at every node whose
+// connection has broken, and takes the registration of those that really are dead. What follows from that is coordinator/control's business,
 // whose next view lacks them. It runs beside it, where a coordinator leads.
 //
-// The one idea to keep in mind: gossip gives a reason to look and never one to act.
-// A member that answers keeps its registration, whatever gossip says; and one that is
+// The one idea to keep in mind: these are reasons to look and never to act. A member
+// that answers keeps its registration, whatever gossip says; and one that is
 // expelled by mistake finds its registration gone and starts again. So a mistake costs
 // time alone: no safety rule knows of this package.
 package lookout
@@ -28,6 +28,9 @@ import (
 type Store interface {
 	// Members returns everybody who is registered.
 	Members(ctx context.Context) ([]coordinator.Member, error)
+	// WatchNodes gives the nodes that are registered and then whenever that has changed,
+	// until ctx ends; then the channel is closed.
+	WatchNodes(ctx context.Context) <-chan []coordinator.Node
 	// Expel ends the registration of a life of a process, if there is one.
 	Expel(ctx context.Context, m coordinator.Member) error
 }
@@ -54,6 +57,9 @@ type Config struct {
 	// that wraps syscall.ECONNREFUSED if the host says that nobody listens there.
 	// Default: it tries.
 	Dial func(ctx context.Context, address string) error
+	// Stay connects to the server at a host:port and returns when the connection breaks,
+	// cannot be made, or ctx ends. Default: nobody stays connected.
+	Stay func(ctx context.Context, address string)
 	// Every is the time between two looks at a member, and the most that one takes.
 	// Default: 500 ms, above the pauses of a process that is alive and busy.
 	Every  time.Duration
@@ -103,6 +109,9 @@ func (l *Lookout) Run(ctx context.Context) error {
 	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if l.cfg.Stay != nil {
+		work.Go(func() { l.attend(ctx) })
+	}
 	for m := range l.cfg.Pool.Watch(ctx) {
 		if stop := inquiries[m.ID]; stop != nil {
 			stop()
@@ -116,6 +125,62 @@ func (l *Lookout) Run(ctx context.Context) error {
 	}
 	<-ctx.Done() // the pool may end first
 	return nil
+}
+
+// attend stays connected to every node that is registered. A process that dies closes its
+// connections, which is known long before gossip can be sure.
+func (l *Lookout) attend(ctx context.Context) {
+	attended := make(map[ps.NodeID]context.CancelFunc)
+	var work sync.WaitGroup
+	defer work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for nodes := range l.cfg.Store.WatchNodes(ctx) {
+		registered := make(map[ps.NodeID]bool, len(nodes))
+		for _, n := range nodes {
+			registered[n.ID] = true
+			if attended[n.ID] == nil {
+				staying, stop := context.WithCancel(ctx)
+				attended[n.ID] = stop
+				work.Go(func() { l.stay(staying, n) })
+			}
+		}
+		for id, stop := range attended {
+			if !registered[id] {
+				stop()
+				delete(attended, id)
+			}
+		}
+	}
+}
+
+// lookAgainMin is how soon a node is looked at again whose connection has broken: its
+// last sockets may close a moment after the first.
+const lookAgainMin = 20 * time.Millisecond
+
+// stay stays connected to a node until ctx ends, and looks at it when it is not.
+func (l *Lookout) stay(ctx context.Context, n coordinator.Node) {
+	pause := lookAgainMin
+	for {
+		connected := time.Now()
+		l.cfg.Stay(ctx, n.Address)
+		if time.Since(connected) > l.cfg.Every {
+			pause = lookAgainMin
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		all, err := l.cfg.Store.Members(ctx)
+		if m, registered := find(all, string(n.ID)); err == nil && registered && l.look(ctx, m) == gone {
+			l.expel(ctx, m, gone)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		pause = min(2*pause, l.cfg.Every)
+	}
 }
 
 // silencesMax is how often in a row a member may be silent before it is expelled: one

@@ -28,9 +28,10 @@ type world struct {
 	members  []coordinator.Member         // guarded by mu; registered
 	known    map[string]membership.Member // guarded by mu; by ID, of gossip
 	behaves  map[string]func(look int) behaviour
-	looks    map[string]int // guarded by mu; by address
-	expelled []string       // guarded by mu; ID and when
-	broken   int            // guarded by mu; so many times the store does not expel
+	looks    map[string]int           // guarded by mu; by address
+	expelled []string                 // guarded by mu; ID and when
+	broken   int                      // guarded by mu; so many times the store does not expel
+	staying  map[string]chan struct{} // by address: closed when connections to it break
 }
 
 // behaviour is what a member does when it is looked at.
@@ -47,6 +48,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, start: time.Now(), watch: make(chan membership.Member), known: make(map[string]membership.Member),
 		behaves: make(map[string]func(int) behaviour), looks: make(map[string]int),
+		staying: make(map[string]chan struct{}),
 	}
 }
 
@@ -115,6 +117,59 @@ func (w *world) ask(ctx context.Context, address string) error {
 	return nil
 }
 
+// WatchNodes gives the nodes as they are at the beginning.
+func (w *world) WatchNodes(ctx context.Context) <-chan []coordinator.Node {
+	nodes := make(chan []coordinator.Node, 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []coordinator.Node
+	for _, m := range w.members {
+		if m.Role == coordinator.RoleNode {
+			all = append(all, coordinator.Node{ID: ps.NodeID(m.ID), Address: m.Address})
+		}
+	}
+	nodes <- all
+	context.AfterFunc(ctx, func() { close(nodes) })
+	return nodes
+}
+
+// stay is connected until the world breaks the connection, which cannot be made again.
+func (w *world) stay(ctx context.Context, address string) {
+	select {
+	case <-w.staying[address]:
+	case <-ctx.Done():
+	}
+}
+
+func TestANodeWhoseConnectionBreaksIsLookedAtWithoutGossip(t *testing.T) {
+	for name, test := range map[string]struct {
+		behaves func(int) behaviour
+		want    []string
+	}{
+		"nobody listens any more":            {always(refusing), []string{"a 1s"}},
+		"its listener closes a moment later": {first(stopped, refusing), []string{"a 1.52s"}}, // a call of half a second, and a pause
+		"it answers all the same":            {always(answering), nil},
+		"its host is gone":                   {always(unreachable), nil}, // that is for gossip to say
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.joins(node("a"), test.behaves)
+				w.joins(node("b"), always(refusing))
+				w.staying["host-a:7"] = make(chan struct{})
+				w.during(func() {
+					time.Sleep(time.Second)
+					close(w.staying["host-a:7"])
+					time.Sleep(10 * time.Second)
+				})
+				if !slices.Equal(w.expelled, test.want) {
+					t.Errorf("expelled are %v, want %v", w.expelled, test.want)
+				}
+			})
+		})
+	}
+}
+
 // pool is the world's gossip.
 type pool struct{ w *world }
 
@@ -153,7 +208,7 @@ func (p pool) Watch(ctx context.Context) <-chan membership.Member {
 // during runs a lookout while f does things.
 func (w *world) during(f func()) {
 	w.t.Helper()
-	l, err := lookout.New(lookout.Config{Store: w, Pool: pool{w}, Ask: w.ask, Dial: w.dial, Logger: slog.New(slog.DiscardHandler)})
+	l, err := lookout.New(lookout.Config{Store: w, Pool: pool{w}, Ask: w.ask, Dial: w.dial, Stay: w.stay, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
