@@ -103,7 +103,6 @@ func newArena(t *testing.T, seed uint64) *arena {
 		pace: &pace{ends: make(map[uint32]uint64)}, seen: &outcomes{n: make(map[psv1.Outcome]int)},
 		done: make(map[string]int),
 	}
-	t.Cleanup(a.end)
 	free := a.freeAddresses(3*arenaMembers + arenaNodesMax)
 	var members, endpoints []string
 	for i := range arenaMembers {
@@ -145,6 +144,7 @@ func newArena(t *testing.T, seed uint64) *arena {
 	}
 	t.Cleanup(func() { a.etcds.Close() })
 
+	t.Cleanup(a.end) // before the proxies, without which everybody would look dead
 	for _, c := range a.coordinators {
 		a.sit(c)
 	}

@@ -321,7 +321,7 @@ func (a *arena) play(trick trick) {
 	a.t.Helper()
 	p := a.owner().proxy
 	worked := p.arm(trick)
-	a.await("a trick works on a push", func() bool {
+	a.await(fmt.Sprintf("trick %d works on a push", trick), func() bool {
 		select {
 		case <-worked:
 			return true

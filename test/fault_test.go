@@ -55,8 +55,8 @@ func (f *faultyCluster) finish() {
 
 func TestAKilledNodeCostsNothing(t *testing.T) {
 	f := newFaultyCluster(t)
+	_, successor := f.startNode("c") // before, or there would be nothing left for it
 	f.nodes[1].kill()
-	_, successor := f.startNode("c")
 	f.finish()
 	if _, replayed := f.figures(events); replayed.Events == 0 {
 		t.Error("no event was replayed: the node died too late for the test to say anything")

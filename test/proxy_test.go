@@ -204,7 +204,7 @@ func (p *proxy) handle(_ any, front grpc.ServerStream) error {
 		return err
 	}
 	calls := &pushes{proxy: p, front: front, back: back, ready: make(map[int][]byte)}
-	defer calls.refused(nil)
+	defer calls.end()
 	// What sends waits for the client, which may be until this call has returned.
 	broken := make(chan error, 1)
 	send, answer := calls.send, calls.answer
@@ -250,6 +250,7 @@ type pushes struct {
 	mu    sync.Mutex
 	sent  int            // guarded by mu; messages that the client has sent
 	order []pending      // guarded by mu; what the node is to answer next
+	ended bool           // guarded by mu; nothing more is answered
 	next  int            // owned by answer; the message whose answer the client waits for
 	ready map[int][]byte // owned by answer; answers that came before their turn
 }
@@ -392,8 +393,14 @@ func (c *pushes) number() int {
 // pass sends a message to the node. What goes wrong, who receives will be told.
 func (c *pushes) pass(m []byte, p pending) {
 	c.mu.Lock()
-	c.order = append(c.order, p)
+	ended := c.ended
+	if !ended {
+		c.order = append(c.order, p)
+	}
 	c.mu.Unlock()
+	if ended && p.prank != nil { // its client died while it was held up here
+		c.proxy.again(p.prank)
+	}
 	_ = c.back.SendMsg(&m)
 }
 
@@ -454,6 +461,14 @@ func (c *pushes) first() pending {
 	p := c.order[0]
 	c.order = c.order[1:]
 	return p
+}
+
+// end settles everything when the call is over.
+func (c *pushes) end() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.refused(nil)
 }
 
 // refused settles the pranks of messages that the node did not answer: it was right to
