@@ -237,7 +237,7 @@ func TestExactlyOnce(t *testing.T) {
 	t.Logf("%d applied, %d duplicates, %d gaps, %d overlaps",
 		outcomes[ps.Applied], outcomes[ps.Duplicate], outcomes[ps.Gap], outcomes[ps.Overlap])
 	for o := ps.Applied; o <= ps.Overlap; o++ {
-		if outcomes[o] == 0 {
+		if outcomes[o] == 0 && !testing.Short() { // which tries a fifth as much
 			t.Errorf("no item was answered %v: the test does not test", o)
 		}
 	}
