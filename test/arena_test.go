@@ -238,7 +238,8 @@ func (a *arena) await(what string, done func() bool) {
 }
 
 // recovered waits until every shard has more than what any had when it was called:
-// whatever went wrong, everybody learns again.
+// whatever went wrong, everybody learns again. Behind the last fault that may be the end
+// of the stream.
 func (a *arena) recovered() {
 	a.t.Helper()
 	_, spread := a.appliedNow()
@@ -249,9 +250,12 @@ func (a *arena) recovered() {
 		})
 	}
 	a.await("all shards learn again", func() bool {
-		_, now := a.appliedNow()
+		events, now := a.appliedNow()
 		if now == nil {
 			return false
+		}
+		if events == arenaEvents {
+			return true
 		}
 		for p := range now {
 			if now[p].From <= spread[p].To {
