@@ -8,6 +8,11 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 # compile once more what a build has compiled.
 export CGO_ENABLED := 0
 export GOFLAGS     := $(strip $(GOFLAGS) -trimpath)
+# Kernels of vectors, where the toolchain has the package for them; `GOEXPERIMENT= make
+# test` builds and tests the plain forms instead.
+ifeq ($(origin GOEXPERIMENT),undefined)
+export GOEXPERIMENT := $(shell GOEXPERIMENT=simd $(GO) env GOOS >/dev/null 2>&1 && echo simd)
+endif
 
 .PHONY: help build run test soak race fuzz check format bench proto clean
 
@@ -58,9 +63,9 @@ proto: bin/buf ## generate code from proto/
 # takes two minutes, and otherwise looks for a second.
 .PHONY: bin/golangci-lint bin/buf
 bin/golangci-lint:
-	@$(GO) build -C .ci/tools/lint -o ../../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@GOEXPERIMENT= $(GO) build -C .ci/tools/lint -o ../../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 bin/buf:
-	@$(GO) build -C .ci/tools/buf -o ../../../$@ github.com/bufbuild/buf/cmd/buf
+	@GOEXPERIMENT= $(GO) build -C .ci/tools/buf -o ../../../$@ github.com/bufbuild/buf/cmd/buf
 
 bench: ## benchmarks beside the code, then the store over the network
 	$(GO) test -run '^$$' -bench . -benchmem ./ps/... ./worker/...

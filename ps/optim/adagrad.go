@@ -38,8 +38,8 @@ func (r adagrad) Init(_, state []float32) {
 func (r adagrad) Apply(weights, state, grad []float32) {
 	state, grad = state[:len(weights)], grad[:len(weights)]
 	for i, w := range weights {
-		g := grad[i] + r.l2*w
-		a := state[i] + g*g
+		g := grad[i] + float32(r.l2*w)
+		a := state[i] + float32(g*g)
 		state[i] = a
 		weights[i] = w - r.learningRate*g/sqrt(a)
 	}
@@ -50,6 +50,9 @@ func (r adagrad) ApplyRows(rows [][]float32, grads []float32) {
 		return
 	}
 	width := len(grads) / len(rows)
+	if r.applyVectors(rows, width, grads) {
+		return
+	}
 	for i, row := range rows {
 		r.Apply(row[:width], row[width:], grads[i*width:(i+1)*width])
 	}

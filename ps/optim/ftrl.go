@@ -59,10 +59,10 @@ func (r ftrl) Apply(weights, state, grad []float32) {
 	for i, w := range weights {
 		g, n := grad[i], ns[i]
 		root := sqrt(n)
-		n += g * g
+		n += float32(g * g)
 		rootNew := sqrt(n)
 		sigma := (rootNew - root) / r.alpha
-		z := zs[i] + (g - sigma*w)
+		z := zs[i] + (g - float32(sigma*w))
 		zs[i], ns[i] = z, n
 		weights[i] = r.weight(w, z, rootNew)
 	}
@@ -89,6 +89,9 @@ func (r ftrl) ApplyRows(rows [][]float32, grads []float32) {
 		return
 	}
 	width := len(grads) / len(rows)
+	if r.applyVectors(rows, width, grads) {
+		return
+	}
 	for i, row := range rows {
 		r.Apply(row[:width], row[width:], grads[i*width:(i+1)*width])
 	}

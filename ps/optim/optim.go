@@ -11,6 +11,12 @@
 // leave the finite numbers, however many updates a row sees: the caller refuses
 // what FirstInvalid finds, and every row stays finite for ever. The reasoning is
 // at GradientMax.
+//
+// A rule gives the same bits on every machine: each operation is correctly rounded
+// by itself (a product is converted before it is added, so that no compiler fuses
+// the two), and the vector forms in vectors_simd.go do the same operations in the
+// same order. They are built where the Go toolchain has the experiment simd and
+// chosen by the processor at run time; the plain loops are their reference.
 package optim
 
 import (
@@ -141,9 +147,10 @@ type float32s struct{}
 func (float32s) Kind() ps.Kind { return ps.Float32 }
 
 func (float32s) FirstInvalid(grads []float32) int {
-	for i, g := range grads {
+	at := validPrefix(grads)
+	for i, g := range grads[at:] {
 		if !(-GradientMax <= g && g <= GradientMax) { // so that NaN is found
-			return i
+			return at + i
 		}
 	}
 	return -1

@@ -19,7 +19,7 @@ func (sgd) Init(_, _ []float32) {}
 func (r sgd) Apply(weights, _, grad []float32) {
 	grad = grad[:len(weights)]
 	for i, w := range weights {
-		weights[i] = w - r.learningRate*(grad[i]+r.l2*w)
+		weights[i] = w - float32(r.learningRate*(grad[i]+float32(r.l2*w)))
 	}
 }
 
@@ -28,6 +28,9 @@ func (r sgd) ApplyRows(rows [][]float32, grads []float32) {
 		return
 	}
 	width := len(grads) / len(rows)
+	if r.applyVectors(rows, width, grads) {
+		return
+	}
 	for i, row := range rows {
 		r.Apply(row[:width], nil, grads[i*width:(i+1)*width])
 	}
