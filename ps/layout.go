@@ -48,6 +48,8 @@ const (
 	SGD     = "sgd"     // w -= η g
 	AdaGrad = "adagrad" // w -= η g / √(Σ g²)
 	FTRL    = "ftrl"    // FTRL-proximal
+	Adam    = "adam"    // w -= η m / (√v + ε), by means m of g and v of g²
+	AdamW   = "adamw"   // adam, and w -= η λ w
 	Sum     = "sum"     // w += g, in float64
 	Audit   = "audit"   // w += g, in uint64
 )
@@ -56,7 +58,7 @@ const (
 // does not read are zero.
 type Optimizer struct {
 	Name string `json:"name"`
-	// LearningRate is η of sgd and adagrad and α of ftrl. Above 0.
+	// LearningRate is η of sgd, adagrad, adam and adamw, and α of ftrl. Above 0.
 	LearningRate float64 `json:"learning_rate,omitempty"`
 	// InitialAccumulator is what adagrad's Σ g² starts from. Above 0 for
 	// adagrad, so that the first step is finite.
@@ -65,9 +67,17 @@ type Optimizer struct {
 	Beta float64 `json:"beta,omitempty"`
 	// L1 is λ1 of ftrl: weights whose |z| stays below it are exactly 0.
 	L1 float64 `json:"l1,omitempty"`
-	// L2 is λ2 of ftrl, and of sgd and adagrad the factor of the row's weights
+	// L2 is λ2 of ftrl, and of sgd, adagrad and adam the factor of the row's weights
 	// added to its gradient whenever the row has one.
 	L2 float64 `json:"l2,omitempty"`
+	// Beta1 and Beta2 are the shares that adam's and adamw's means of gradients and of
+	// their squares keep at each update. From 0 to less than 1, Beta1 at most Beta2.
+	Beta1 float64 `json:"beta1,omitempty"`
+	Beta2 float64 `json:"beta2,omitempty"`
+	// Epsilon is ε of adam and adamw, added to √v. Above 0.
+	Epsilon float64 `json:"epsilon,omitempty"`
+	// WeightDecay is λ of adamw: each update takes η λ of the weights away.
+	WeightDecay float64 `json:"weight_decay,omitempty"`
 }
 
 // Names of initializers. They reach etcd and checkpoints: append only.
@@ -168,6 +178,10 @@ func (t Table) finite() error {
 		{"optimizer's beta", o.Beta},
 		{"optimizer's l1", o.L1},
 		{"optimizer's l2", o.L2},
+		{"optimizer's beta1", o.Beta1},
+		{"optimizer's beta2", o.Beta2},
+		{"optimizer's epsilon", o.Epsilon},
+		{"optimizer's weight decay", o.WeightDecay},
 		{"initializer's scale", t.Initializer.Scale},
 	} {
 		if math.IsNaN(setting.value) || math.IsInf(setting.value, 0) {

@@ -235,6 +235,10 @@ func TestSettingsThatAreNotFiniteAreRefused(t *testing.T) {
 		"beta":                func(t *ps.Table) *float64 { return &t.Optimizer.Beta },
 		"l1":                  func(t *ps.Table) *float64 { return &t.Optimizer.L1 },
 		"l2":                  func(t *ps.Table) *float64 { return &t.Optimizer.L2 },
+		"beta1":               func(t *ps.Table) *float64 { return &t.Optimizer.Beta1 },
+		"beta2":               func(t *ps.Table) *float64 { return &t.Optimizer.Beta2 },
+		"epsilon":             func(t *ps.Table) *float64 { return &t.Optimizer.Epsilon },
+		"weight decay":        func(t *ps.Table) *float64 { return &t.Optimizer.WeightDecay },
 		"scale":               func(t *ps.Table) *float64 { return &t.Initializer.Scale },
 	} {
 		for _, value := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {

@@ -75,8 +75,8 @@ type RuleOf[T ps.Element] interface {
 func New(o ps.Optimizer, kind ps.Kind) (Rule, error) {
 	r, known := rules[o.Name]
 	if !known {
-		return nil, fmt.Errorf("optimizer name %q: want one of %s, %s, %s, %s, %s: %w",
-			o.Name, ps.SGD, ps.AdaGrad, ps.FTRL, ps.Sum, ps.Audit, ps.ErrInvalid)
+		return nil, fmt.Errorf("optimizer name %q: want one of %s, %s, %s, %s, %s, %s, %s: %w",
+			o.Name, ps.SGD, ps.AdaGrad, ps.Adam, ps.AdamW, ps.FTRL, ps.Sum, ps.Audit, ps.ErrInvalid)
 	}
 	if kind != r.kind {
 		return nil, fmt.Errorf("optimizer %s: kind %v: it updates rows of %v: %w", o.Name, kind, r.kind, ps.ErrInvalid)
@@ -89,6 +89,13 @@ func New(o ps.Optimizer, kind ps.Kind) (Rule, error) {
 	if decay := o.LearningRate * o.L2; o.Name != ps.FTRL && decay > 1 {
 		return nil, fmt.Errorf("optimizer %s: l2 = %g: times learning_rate it is %g, and above 1 each step overshoots zero: %w",
 			o.Name, o.L2, decay, ps.ErrInvalid)
+	}
+	if decay := o.LearningRate * o.WeightDecay; decay > 1 {
+		return nil, fmt.Errorf("optimizer %s: weight_decay = %g: times learning_rate it is %g, and above 1 each step overshoots zero: %w",
+			o.Name, o.WeightDecay, decay, ps.ErrInvalid)
+	}
+	if o.Beta1 > o.Beta2 {
+		return nil, fmt.Errorf("optimizer %s: beta1 = %g: want at most beta2 = %g, or steps have no bound: %w", o.Name, o.Beta1, o.Beta2, ps.ErrInvalid)
 	}
 	return r.make(o), nil
 }
@@ -103,6 +110,12 @@ var rules = map[string]struct {
 	ps.AdaGrad: {ps.Float32, map[string]limits{
 		"learning_rate": positive, "initial_accumulator": positive, "l2": fromZero,
 	}, newAdaGrad},
+	ps.Adam: {ps.Float32, map[string]limits{
+		"learning_rate": positive, "beta1": fading, "beta2": fading, "epsilon": positive, "l2": fromZero,
+	}, newAdam},
+	ps.AdamW: {ps.Float32, map[string]limits{
+		"learning_rate": positive, "beta1": fading, "beta2": fading, "epsilon": positive, "weight_decay": fromZero,
+	}, newAdam},
 	ps.FTRL: {ps.Float32, map[string]limits{
 		"learning_rate": positive, "beta": fromZero, "l1": fromZero, "l2": fromZero,
 	}, newFTRL},
@@ -119,6 +132,10 @@ var settings = []struct {
 	{"beta", func(o ps.Optimizer) float64 { return o.Beta }},
 	{"l1", func(o ps.Optimizer) float64 { return o.L1 }},
 	{"l2", func(o ps.Optimizer) float64 { return o.L2 }},
+	{"beta1", func(o ps.Optimizer) float64 { return o.Beta1 }},
+	{"beta2", func(o ps.Optimizer) float64 { return o.Beta2 }},
+	{"epsilon", func(o ps.Optimizer) float64 { return o.Epsilon }},
+	{"weight_decay", func(o ps.Optimizer) float64 { return o.WeightDecay }},
 }
 
 // limits is the range of a setting, ends included. The zero value is that of a
@@ -129,6 +146,8 @@ type limits struct{ least, most float64 }
 var (
 	positive = limits{1e-12, 1e6}
 	fromZero = limits{0, 1e6}
+	// fading is of the shares that a mean keeps of itself: with 1 it would keep all.
+	fading = limits{0, 1 - 1e-6}
 )
 
 func (l limits) check(value float64) error {

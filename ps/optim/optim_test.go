@@ -33,6 +33,7 @@ func rule[T ps.Element](t testing.TB, o ps.Optimizer, kind ps.Kind) optim.RuleOf
 var (
 	sgd     = ps.Optimizer{Name: ps.SGD, LearningRate: 0.5}
 	adagrad = ps.Optimizer{Name: ps.AdaGrad, LearningRate: 0.5, InitialAccumulator: 9}
+	adam    = ps.Optimizer{Name: ps.Adam, LearningRate: 0.5, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}
 	ftrl    = ps.Optimizer{Name: ps.FTRL, LearningRate: 0.5, Beta: 1, L1: 1, L2: 2}
 )
 
@@ -87,6 +88,26 @@ func TestByHand(t *testing.T) {
 				{[]float32{-4}, []float32{0}, []float32{-0.2, 25}},
 				{[]float32{-12}, []float32{11.2 / 30}, []float32{-12.2, 169}},
 			},
+		},
+		{
+			// At t = 1 the means, corrected, are g and g². Then m = 1 − 3, v = 3 + 9, and the
+			// corrections are 1 − .5² = .75 and 1 − .75² = .4375: √(12/.4375) = 5.237.
+			"adam steps by its learning rate first, and then by means",
+			ps.Optimizer{Name: ps.Adam, LearningRate: 0.5, Beta1: 0.5, Beta2: 0.75, Epsilon: 1},
+			[]float32{3},
+			[]float32{0, 0, 0},
+			[]step{
+				{[]float32{4}, []float32{3 - 0.5*4/(4+1)}, []float32{2, 4, 1}},
+				{[]float32{-6}, []float32{2.6 + 0.5*(2.0/0.75)/(5.237229+1)}, []float32{-2, 12, 2}},
+			},
+		},
+		{
+			// w loses η λ = .05 of itself, and the gradient's step besides
+			"adamw decays the weight itself",
+			ps.Optimizer{Name: ps.AdamW, LearningRate: 0.5, Beta1: 0.5, Beta2: 0.75, Epsilon: 1, WeightDecay: 0.1},
+			[]float32{4, 4},
+			[]float32{0, 0, 0, 0, 0},
+			[]step{{[]float32{4, 0}, []float32{4 - 0.4 - 0.2, 4 - 0.2}, []float32{2, 0, 4, 0, 1}}},
 		},
 		{
 			// z = -w (β/α + λ2) - sign(w) λ1 = -3·4 - 1, and 12 + 1; a gradient of 0 changes nothing
@@ -169,6 +190,7 @@ func TestSumsAndCounts(t *testing.T) {
 type reference struct {
 	o       ps.Optimizer
 	w, z, n float64
+	m, v, t float64
 }
 
 func newReference(o ps.Optimizer, w float64) *reference {
@@ -188,6 +210,13 @@ func (c *reference) apply(g float64) {
 		g += o.L2 * c.w
 		c.n += g * g
 		c.w -= o.LearningRate * g / math.Sqrt(c.n)
+	case ps.Adam, ps.AdamW:
+		g += o.L2 * c.w
+		c.t++
+		c.m = o.Beta1*c.m + (1-o.Beta1)*g
+		c.v = o.Beta2*c.v + (1-o.Beta2)*g*g
+		m, v := c.m/(1-math.Pow(o.Beta1, c.t)), c.v/(1-math.Pow(o.Beta2, c.t))
+		c.w -= o.LearningRate * (m/(math.Sqrt(v)+o.Epsilon) + o.WeightDecay*c.w)
 	case ps.FTRL:
 		sigma := (math.Sqrt(c.n+g*g) - math.Sqrt(c.n)) / o.LearningRate
 		c.z += g - sigma*c.w
@@ -212,6 +241,9 @@ func TestAgainstFloat64(t *testing.T) {
 		{Name: ps.SGD, LearningRate: 0.05, L2: 0.01},
 		{Name: ps.AdaGrad, LearningRate: 0.1, InitialAccumulator: 0.1},
 		{Name: ps.AdaGrad, LearningRate: 0.1, InitialAccumulator: 1e-6, L2: 0.01},
+		{Name: ps.Adam, LearningRate: 0.01, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8},
+		{Name: ps.Adam, LearningRate: 0.01, Beta1: 0.5, Beta2: 0.9, Epsilon: 1e-3, L2: 0.1},
+		{Name: ps.AdamW, LearningRate: 0.01, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1},
 		{Name: ps.FTRL, LearningRate: 0.1, Beta: 1},
 		{Name: ps.FTRL, LearningRate: 0.1},
 		{Name: ps.FTRL, LearningRate: 0.1, Beta: 1, L1: 0.5, L2: 1},
@@ -258,7 +290,7 @@ func TestAgainstFloat64(t *testing.T) {
 }
 
 func TestApplyRowsIsApplyInOrder(t *testing.T) {
-	for _, o := range []ps.Optimizer{sgd, adagrad, ftrl} {
+	for _, o := range []ps.Optimizer{sgd, adagrad, adam, ftrl} {
 		t.Run(o.Name, func(t *testing.T) {
 			r := rule[float32](t, o, ps.Float32)
 			const width = 3
@@ -313,6 +345,11 @@ func TestSettings(t *testing.T) {
 		{"an l1 that sgd does not read", change(sgd, func(o *ps.Optimizer) { o.L1 = 1 }), ps.Float32, "l1 = 1"},
 		{"an initial accumulator that ftrl does not read", change(ftrl, func(o *ps.Optimizer) { o.InitialAccumulator = 1 }), ps.Float32, "initial_accumulator = 1"},
 		{"a learning rate that sums do not read", ps.Optimizer{Name: ps.Sum, LearningRate: 1}, ps.Float64, "learning_rate = 1"},
+		{"a beta1 of 1", change(adam, func(o *ps.Optimizer) { o.Beta1 = 1 }), ps.Float32, "beta1 = 1"},
+		{"a beta1 above beta2", change(adam, func(o *ps.Optimizer) { o.Beta2 = 0.5 }), ps.Float32, "beta1 = 0.9"},
+		{"no epsilon", change(adam, func(o *ps.Optimizer) { o.Epsilon = 0 }), ps.Float32, "epsilon = 0"},
+		{"a weight decay that adam does not read", change(adam, func(o *ps.Optimizer) { o.WeightDecay = 1 }), ps.Float32, "weight_decay = 1"},
+		{"a weight decay that overshoots", ps.Optimizer{Name: ps.AdamW, LearningRate: 0.5, Beta1: 0.5, Beta2: 0.75, Epsilon: 1, WeightDecay: 3}, ps.Float32, "weight_decay = 3"},
 		{"a decay that overshoots", ps.Optimizer{Name: ps.SGD, LearningRate: 0.5, L2: 3}, ps.Float32, "l2 = 3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -356,7 +393,7 @@ func TestRowsStayFinite(t *testing.T) {
 			return rapid.OneOf(rapid.Just(least), rapid.Just(most), rapid.Float64Range(least, most))
 		}
 		o := ps.Optimizer{
-			Name:         rapid.SampledFrom([]string{ps.SGD, ps.AdaGrad, ps.FTRL}).Draw(t, "name"),
+			Name:         rapid.SampledFrom([]string{ps.SGD, ps.AdaGrad, ps.Adam, ps.AdamW, ps.FTRL}).Draw(t, "name"),
 			LearningRate: ends(1e-12, 1e6).Draw(t, "learning_rate"),
 			L2:           ends(0, 1e6).Draw(t, "l2"),
 		}
@@ -366,6 +403,14 @@ func TestRowsStayFinite(t *testing.T) {
 		case ps.FTRL:
 			o.Beta = ends(0, 1e6).Draw(t, "beta")
 			o.L1 = ends(0, 1e6).Draw(t, "l1")
+		}
+		if o.Name == ps.Adam || o.Name == ps.AdamW {
+			o.Beta2 = ends(0, 1-1e-6).Draw(t, "beta2")
+			o.Beta1 = ends(0, o.Beta2).Draw(t, "beta1")
+			o.Epsilon = ends(1e-12, 1e6).Draw(t, "epsilon")
+		}
+		if o.Name == ps.AdamW {
+			o.WeightDecay, o.L2 = math.Min(o.L2, 1/o.LearningRate*(1-1e-9)), 0
 		}
 		if o.Name != ps.FTRL {
 			o.L2 = math.Min(o.L2, 1/o.LearningRate*(1-1e-9))
@@ -397,7 +442,7 @@ func TestRowsStayFinite(t *testing.T) {
 
 func BenchmarkApplyRows(b *testing.B) {
 	const rows, width = 256, 16
-	for _, o := range []ps.Optimizer{sgd, adagrad, ftrl} {
+	for _, o := range []ps.Optimizer{sgd, adagrad, adam, ftrl} {
 		b.Run(fmt.Sprintf("%s/rows=%d/width=%d", o.Name, rows, width), func(b *testing.B) {
 			r := rule[float32](b, o, ps.Float32)
 			table := make([][]float32, rows)
