@@ -65,6 +65,7 @@ type Extractor struct {
 	values []float32
 	ends   []int
 	digits []byte
+	padded []byte // text of words with separators behind it
 	// texts are the values' texts, collected only if describing.
 	texts      []string
 	describing bool
@@ -80,6 +81,9 @@ type input struct {
 	log    logBuckets
 	zone   *time.Location
 	of     []int // positions of the crossed inputs
+
+	padding   []byte // of tokens that are words; else nil
+	separator uint64
 }
 
 // New returns an extractor of labelled examples from events whose Columns are
@@ -120,6 +124,9 @@ func (x *Extractor) newInput(f spec.Feature, columns []string) (input, error) {
 		in.column, err = position(columns, f.Column)
 		if f.Log > 1 {
 			in.log = newLogBuckets(f.Log)
+		}
+		if f.Kind == spec.Tokens && len(in.split) == 1 && len(in.weight) == 0 {
+			in.padding, in.separator = newPadding(in.split[0])
 		}
 	case spec.Clock:
 		if in.zone, err = time.LoadLocation(f.Zone); err != nil {
@@ -215,7 +222,11 @@ func (x *Extractor) extract(e *worker.Event) (at string, err error) {
 		case spec.Categorical:
 			x.add(in, e.Columns[in.column], 1)
 		case spec.Tokens:
-			err = x.addTokens(in, e.Columns[in.column])
+			if in.padding != nil && !x.describing {
+				x.addWords(in, e.Columns[in.column])
+			} else {
+				err = x.addTokens(in, e.Columns[in.column])
+			}
 		case spec.Buckets:
 			err = x.addBucket(in, e.Columns[in.column])
 		case spec.Clock:
