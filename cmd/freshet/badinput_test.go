@@ -151,6 +151,8 @@ func TestAWrongCommandLine(t *testing.T) {
 		"generate to nowhere":         {[]string{"stream", "generate"}, []string{"--out"}},
 		"generate to a missing place": {[]string{"stream", "generate", "--out", here("none/x.csv")}, []string{"--out", "no such file"}},
 		"generate less than nothing":  {[]string{"stream", "generate", "--out", specFile, "--events", "-5"}, []string{"--events -5"}},
+		"generate an unknown shape":   {[]string{"stream", "generate", "--out", specFile, "--shape", "round"}, []string{`"round"`, "shop or criteo"}},
+		"generate with a shop's flag": {[]string{"stream", "generate", "--out", specFile, "--shape", "criteo", "--users", "5"}, []string{"--users", "criteo"}},
 		"bench with no rule":          {[]string{"bench", "store", "--optimizer", "magic"}, []string{`"magic"`, "adagrad"}},
 		"bench of no share":           {[]string{"bench", "checkpoint", "--touched", "0"}, []string{"--touched 0", "above 0"}},
 		"bench of no rounds":          {[]string{"bench", "checkpoint", "--rounds", "0"}, []string{"--rounds 0"}},

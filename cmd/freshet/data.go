@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,17 +23,49 @@ func newStream(t *terminal) *cobra.Command {
 	return cmd
 }
 
+// generator writes a simulated stream.
+type generator struct {
+	shape string
+	shop  examples.Shop // its events and seed are those of every shape
+}
+
+// write writes the stream's events.
+func (g *generator) write(ctx context.Context, w io.Writer, progress func(int64)) (examples.Best, error) {
+	if g.shape == examples.CriteoName {
+		return examples.Criteo{Events: g.shop.Events, Seed: g.shop.Seed}.Write(ctx, w, progress)
+	}
+	return g.shop.Write(ctx, w, progress)
+}
+
+func (g *generator) validate() error {
+	switch {
+	case g.shape != examples.ShopName && g.shape != examples.CriteoName:
+		return usageError{fmt.Errorf("--shape %q: want %s or %s", g.shape, examples.ShopName, examples.CriteoName)}
+	case g.shape != examples.ShopName && (g.shop.Users != 0 || g.shop.Products != 0):
+		return usageError{fmt.Errorf("--users and --products are a shop's, --shape %s has none", g.shape)}
+	case g.shop.Events < 1:
+		return usageError{fmt.Errorf("--events %d: want at least 1", g.shop.Events)}
+	}
+	return g.shop.Valid()
+}
+
 func newStreamGenerate(t *terminal) *cobra.Command {
-	var shop examples.Shop
+	var g generator
 	var out string
 	cmd := &cobra.Command{
 		Use:   "generate",
-		Short: "Write the events of a simulated shop as CSV",
-		Long: `Writes the events of a simulated shop, with a column click_probability that
-holds the true one; no feature may read it. The same settings give the same
-bytes.`,
+		Short: "Write the events of a simulated stream",
+		Long: `Writes simulated events whose true click probabilities are known, and says what
+the best possible model would reach on them. The same settings give the same
+bytes. Shapes:
+
+shop    A shop that changes all the time, as CSV, with a column click_probability
+        that holds the true one; no feature may read it.
+criteo  39 fields with the cardinalities of the Criteo display-advertising set, as
+        Vowpal Wabbit text (stream: {format: vw}, column f): what bench train learns.`,
 		Example: `  freshet stream generate --events 1000000 --out shop.csv
-  freshet stream generate --events 50000000 --out - | zstd > shop.csv.zst`,
+  freshet stream generate --events 50000000 --out - | zstd > shop.csv.zst
+  freshet stream generate --shape criteo --events 1000000 --seed 42 --out criteo.vw`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if out == "" {
@@ -43,10 +76,7 @@ bytes.`,
 				return usageError{errors.New("stdout cannot hold both the events and a JSON document: write to a file")}
 			}
 			// Before the file, which may hold something: it is emptied.
-			if shop.Events < 1 {
-				return usageError{fmt.Errorf("--events %d: want at least 1", shop.Events)}
-			}
-			if err := shop.Valid(); err != nil {
+			if err := g.validate(); err != nil {
 				return err
 			}
 			if out != "-" {
@@ -62,8 +92,8 @@ bytes.`,
 				w = file
 			}
 			buffered := bufio.NewWriterSize(w, 1<<20)
-			total := thousands(shop.Events)
-			b, err := shop.Write(cmd.Context(), buffered, func(n int64) { t.progress("%s of %s events", thousands(n), total) })
+			total := thousands(g.shop.Events)
+			b, err := g.write(cmd.Context(), buffered, func(n int64) { t.progress("%s of %s events", thousands(n), total) })
 			if err != nil {
 				return err
 			}
@@ -86,10 +116,11 @@ bytes.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&out, "out", "", "file to write; - for stdout")
-	flags.Int64Var(&shop.Events, "events", 1_000_000, "number of events")
-	flags.Uint64Var(&shop.Seed, "seed", 1, "decides everything that is drawn")
-	flags.IntVar(&shop.Users, "users", 0, "number of users (default 10,000)")
-	flags.IntVar(&shop.Products, "products", 0, "products listed at a time (default 2,400)")
+	flags.StringVar(&g.shape, "shape", examples.ShopName, "what is simulated: shop or criteo")
+	flags.Int64Var(&g.shop.Events, "events", 1_000_000, "number of events")
+	flags.Uint64Var(&g.shop.Seed, "seed", 1, "decides everything that is drawn")
+	flags.IntVar(&g.shop.Users, "users", 0, "shop: number of users (default 10,000)")
+	flags.IntVar(&g.shop.Products, "products", 0, "shop: products listed at a time (default 2,400)")
 	return cmd
 }
 
