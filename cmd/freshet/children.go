@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -115,6 +116,16 @@ func (c *child) kill() bool {
 	return true
 }
 
+// pid returns the process of the child, or 0 while there is none.
+func (c *child) pid() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.process == nil {
+		return 0
+	}
+	return c.process.Pid
+}
+
 // restart starts a child again that was killed, and whose again is set.
 func (c *child) restart(ctx context.Context) error {
 	select {
@@ -157,12 +168,16 @@ func lastLine(path string) string {
 type childHome struct {
 	endpoints []string // of etcd
 	file      func(name string) string
+	profiles  string // directory for processor profiles; empty for none
 }
 
 func (h childHome) child(role, name string, flags ...string) *child {
 	args := append([]string{
 		role, "--name", name, "--etcd", strings.Join(h.endpoints, ","), "--cluster", "default", "--lease-ttl", childLease.String(),
 	}, flags...)
+	if h.profiles != "" {
+		args = append(args, "--cpuprofile", filepath.Join(h.profiles, name+".pprof"))
+	}
 	return &child{name: name, args: args, log: h.file(name + ".log")}
 }
 

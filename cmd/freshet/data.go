@@ -59,13 +59,13 @@ func newStreamGenerate(t *terminal) *cobra.Command {
 the best possible model would reach on them. The same settings give the same
 bytes. Shapes:
 
-shop    A shop that changes all the time, as CSV, with a column click_probability
-        that holds the true one; no feature may read it.
-criteo  39 fields with the cardinalities of the Criteo display-advertising set, as
-        Vowpal Wabbit text (stream: {format: vw}, column f): what bench train learns.`,
+shop    A shop that changes all the time, as CSV, with a column
+        click_probability that holds the true one; no feature may read it.
+criteo  39 fields with the cardinalities of the Criteo display-advertising set,
+        as Vowpal Wabbit text, in column f: what bench train learns.`,
 		Example: `  freshet stream generate --events 1000000 --out shop.csv
   freshet stream generate --events 50000000 --out - | zstd > shop.csv.zst
-  freshet stream generate --shape criteo --events 1000000 --seed 42 --out criteo.vw`,
+  freshet stream generate --shape criteo --seed 42 --out criteo.vw`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if out == "" {

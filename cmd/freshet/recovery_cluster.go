@@ -82,8 +82,9 @@ type recoveryCluster struct {
 	standbys int
 	rate     float64
 	every    time.Duration
-	keys     int64 // that the model has before the first kill
-	load     int64 // events that are learned after that
+	keys     int64  // that the model has before the first kill
+	load     int64  // events that are learned after that
+	profiles string // directory that members write processor profiles to, or empty
 
 	job      *job
 	events   int64 // all of the stream's
@@ -101,6 +102,21 @@ func (c *recoveryCluster) run(ctx context.Context, body func(context.Context) er
 		return err
 	}
 	defer c.job.source.Close()
+	return c.live(ctx, func(ctx context.Context, g *errgroup.Group, home childHome) error {
+		if err := c.fill(ctx, home, fill); err != nil {
+			return err
+		}
+		for i := range c.workers {
+			worker := home.worker(workerName(i), c.job.spec.Model, c.job.url, "", 0, c.rate)
+			g.Go(func() error { return worker.run(ctx) })
+		}
+		return body(ctx)
+	})
+}
+
+// live starts the coordinator and the nodes, calls body, which may start workers in the
+// group, and ends them all.
+func (c *recoveryCluster) live(ctx context.Context, body func(context.Context, *errgroup.Group, childHome) error) error {
 	etcdServer, err := etcd.Start(ctx, etcd.Config{Dir: c.file(etcdName), Logger: c.terminal.logger})
 	if err != nil {
 		return err
@@ -113,7 +129,7 @@ func (c *recoveryCluster) run(ctx context.Context, body func(context.Context) er
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	home := childHome{endpoints: etcdServer.Endpoints(), file: c.file}
+	home := childHome{endpoints: etcdServer.Endpoints(), file: c.file, profiles: c.profiles}
 	if err := c.start(ctx, g, home); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
@@ -125,14 +141,7 @@ func (c *recoveryCluster) run(ctx context.Context, body func(context.Context) er
 			return err
 		}
 		defer c.client.Close()
-		if err := c.fill(ctx, home, fill); err != nil {
-			return err
-		}
-		for i := range c.workers {
-			worker := home.worker(workerName(i), c.job.spec.Model, c.job.url, "", 0, c.rate)
-			g.Go(func() error { return worker.run(ctx) })
-		}
-		if err := body(ctx); err != nil {
+		if err := body(ctx, g, home); err != nil {
 			return err
 		}
 		finished = true

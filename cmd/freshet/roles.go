@@ -228,6 +228,7 @@ func newPS(t *terminal) *cobra.Command {
 	flags.StringVar(&address, "listen", "127.0.0.1:0", "address to serve at; port 0 takes a free one")
 	flags.StringVar(&advertise, "advertise", "", "host:port that others reach it at (default: the listener's)")
 	flags.IntVar(&rowsMax, "rows-max", 0, "rows that one table may have in one shard; a push beyond is refused (0: no bound)")
+	profiled(cmd)
 	return cmd
 }
 
@@ -283,5 +284,6 @@ func newWorker(t *terminal) *cobra.Command {
 	flags.StringVar(&lettersPath, "dead-letters", filepath.Join(os.TempDir(), "freshet-dead-letters.jsonl"), "file that lists rows that cannot be used, without their text")
 	flags.IntVar(&inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	flags.Float64Var(&rate, "rate", 0, "events per second, over all workers, that are learned at most; give all workers the same (0: as fast as it goes)")
+	profiled(cmd)
 	return cmd
 }
