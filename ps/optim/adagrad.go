@@ -36,6 +36,10 @@ func (r adagrad) Init(_, state []float32) {
 }
 
 func (r adagrad) Apply(weights, state, grad []float32) {
+	r.update(weights, state, grad)
+}
+
+func (r adagrad) update(weights, state, grad []float32) {
 	state, grad = state[:len(weights)], grad[:len(weights)]
 	for i, w := range weights {
 		g := grad[i] + float32(r.l2*w)

@@ -54,8 +54,11 @@ func (r ftrl) Init(weights, state []float32) {
 }
 
 func (r ftrl) Apply(weights, state, grad []float32) {
-	zs, ns := state[:len(weights)], state[len(weights):2*len(weights)]
-	grad = grad[:len(weights)]
+	r.update(weights, state[:len(weights)], state[len(weights):], grad)
+}
+
+func (r ftrl) update(weights, zs, ns, grad []float32) {
+	zs, ns, grad = zs[:len(weights)], ns[:len(weights)], grad[:len(weights)]
 	for i, w := range weights {
 		g, n := grad[i], ns[i]
 		root := sqrt(n)
@@ -89,9 +92,12 @@ func (r ftrl) ApplyRows(rows [][]float32, grads []float32) {
 		return
 	}
 	width := len(grads) / len(rows)
-	if r.applyVectors(rows, width, grads) {
-		return
+	if !r.applyVectors(rows, width, grads) {
+		r.applyPlain(rows, width, grads)
 	}
+}
+
+func (r ftrl) applyPlain(rows [][]float32, width int, grads []float32) {
 	for i, row := range rows {
 		r.Apply(row[:width], row[width:], grads[i*width:(i+1)*width])
 	}

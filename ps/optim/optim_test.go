@@ -441,24 +441,26 @@ func TestRowsStayFinite(t *testing.T) {
 }
 
 func BenchmarkApplyRows(b *testing.B) {
-	const rows, width = 256, 16
+	const rows = 256
 	for _, o := range []ps.Optimizer{sgd, adagrad, adam, ftrl} {
-		b.Run(fmt.Sprintf("%s/rows=%d/width=%d", o.Name, rows, width), func(b *testing.B) {
-			r := rule[float32](b, o, ps.Float32)
-			table := make([][]float32, rows)
-			for i := range table {
-				table[i] = make([]float32, width+r.StateWidth(width))
-				r.Init(table[i][:width], table[i][width:])
-			}
-			rng := rand.New(rand.NewPCG(1, 2))
-			grads := make([]float32, rows*width)
-			for i := range grads {
-				grads[i] = float32(rng.NormFloat64())
-			}
-			for b.Loop() {
-				r.ApplyRows(table, grads)
-			}
-			b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "rows/s")
-		})
+		for _, width := range []int{1, 2, 4, 8, 16} {
+			b.Run(fmt.Sprintf("%s/rows=%d/width=%d", o.Name, rows, width), func(b *testing.B) {
+				r := rule[float32](b, o, ps.Float32)
+				table := make([][]float32, rows)
+				for i := range table {
+					table[i] = make([]float32, width+r.StateWidth(width))
+					r.Init(table[i][:width], table[i][width:])
+				}
+				rng := rand.New(rand.NewPCG(1, 2))
+				grads := make([]float32, rows*width)
+				for i := range grads {
+					grads[i] = float32(rng.NormFloat64())
+				}
+				for b.Loop() {
+					r.ApplyRows(table, grads)
+				}
+				b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "rows/s")
+			})
+		}
 	}
 }

@@ -17,6 +17,10 @@ func (sgd) StateWidth(int) int { return 0 }
 func (sgd) Init(_, _ []float32) {}
 
 func (r sgd) Apply(weights, _, grad []float32) {
+	r.update(weights, grad)
+}
+
+func (r sgd) update(weights, grad []float32) {
 	grad = grad[:len(weights)]
 	for i, w := range weights {
 		weights[i] = w - float32(r.learningRate*(grad[i]+float32(r.l2*w)))
