@@ -44,7 +44,7 @@ func (s *Shard) Push(u *ps.Update, item *ps.Item) ps.Answer {
 		if err := s.check(u, item); err != nil {
 			return s.refuse(u, err)
 		}
-		if err := s.reserve(item); err != nil {
+		if err := s.fits(item); err != nil {
 			return s.refuse(u, err)
 		}
 		s.apply(item)
@@ -112,7 +112,7 @@ func (s *Shard) check(u *ps.Update, item *ps.Item) error {
 		if err != nil {
 			return err
 		}
-		// Room is reserved for each table's rows by themselves.
+		// Room is looked for for each table's rows by themselves.
 		if seen[rows.Table/64]>>(rows.Table%64)&1 != 0 {
 			return fmt.Errorf("shard %d: table %q is in the item twice: %w", s.config.ID, s.name(rows.Table), ps.ErrInvalid)
 		}
@@ -130,9 +130,10 @@ func (s *Shard) check(u *ps.Update, item *ps.Item) error {
 	return nil
 }
 
-func (s *Shard) reserve(item *ps.Item) error {
+// fits reports that there is no room for the item's new rows.
+func (s *Shard) fits(item *ps.Item) error {
 	for i := range item.Rows {
-		if err := s.tables[item.Rows[i].Table].Reserve(item.Rows[i].Keys); err != nil {
+		if err := s.tables[item.Rows[i].Table].Fits(item.Rows[i].Keys); err != nil {
 			return fmt.Errorf("shard %d: %w", s.config.ID, err)
 		}
 	}

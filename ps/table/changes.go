@@ -1,6 +1,6 @@
 package table
 
-import "github.com/freshet-ml/freshet/ps"
+import "runtime"
 
 // changes are the rows that were updated since they were last taken, each once.
 type changes struct {
@@ -30,12 +30,12 @@ func (t *Table) TakeChanged(dst []byte) []byte {
 	if t.changes == nil {
 		return dst
 	}
-	stride := t.Stride()
 	for _, n := range t.changes.rows {
-		dst = append(dst, ps.Bytes(t.rows.row(n))[:stride]...)
+		dst = t.encode(dst, n)
 		t.changes.seen[n/64] &^= 1 << (n % 64)
 	}
 	t.changes.rows = t.changes.rows[:0]
+	runtime.KeepAlive(t)
 	return dst
 }
 

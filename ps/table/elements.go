@@ -12,15 +12,15 @@ import (
 type elements interface {
 	// initial writes the weights that key has before its first update.
 	initial(weights []byte, key ps.Key)
-	// birth sets the weights and state of a new row, whose words hold zeros.
-	birth(row []uint64, key ps.Key)
-	// apply updates rows, given as numbers plus one, and sets their seq.
-	apply(s *slabs, rows []uint32, values []byte, seq uint64)
+	// birth sets the weights and state of a new row, which are zeros.
+	birth(row []byte, key ps.Key)
+	// apply updates rows, given as numbers plus one, and stamps them.
+	apply(s *slabs, rows []uint32, values []byte, stamp uint32)
 	// firstInvalid returns the position and text of the first value that the
 	// optimizer does not take, or -1.
 	firstInvalid(values []byte) (int, string)
 	// finite reports whether all weights and state are.
-	finite(row []uint64) bool
+	finite(row []byte) bool
 	// size is the bytes of weights and state.
 	size() int
 }
@@ -67,7 +67,7 @@ func (e *typed[T]) initial(weights []byte, key ps.Key) {
 	copy(weights, ps.Bytes(e.single))
 }
 
-func (e *typed[T]) birth(row []uint64, key ps.Key) {
+func (e *typed[T]) birth(row []byte, key ps.Key) {
 	elements := view[T](row, e.full)
 	if e.fill != nil {
 		e.fill(elements[:e.width], key)
@@ -75,14 +75,14 @@ func (e *typed[T]) birth(row []uint64, key ps.Key) {
 	e.rule.Init(elements[:e.width], elements[e.width:])
 }
 
-func (e *typed[T]) apply(s *slabs, rows []uint32, values []byte, seq uint64) {
+func (e *typed[T]) apply(s *slabs, rows []uint32, values []byte, stamp uint32) {
 	if e.rows == nil {
 		e.rows = make([][]T, chunk)
 	}
 	for i, at := range rows {
 		row := s.row(at - 1)
-		row[1] = seq
-		e.rows[i] = view[T](row[headerWords:], e.full)
+		setStamp(row, stamp)
+		e.rows[i] = view[T](row[s.header:], e.full)
 	}
 	e.rule.ApplyRows(e.rows[:len(rows)], ps.View[T](values))
 }
@@ -95,7 +95,7 @@ func (e *typed[T]) firstInvalid(values []byte) (int, string) {
 	return -1, ""
 }
 
-func (e *typed[T]) finite(row []uint64) bool {
+func (e *typed[T]) finite(row []byte) bool {
 	for _, v := range view[T](row, e.full) {
 		if v-v != 0 {
 			return false

@@ -1,100 +1,277 @@
 package table
 
 import (
+	"fmt"
+	"math"
 	"math/bits"
 	"slices"
+	"unsafe"
 
 	"github.com/freshet-ml/freshet/ps"
 )
 
-// index finds the row of a key: open addressing with linear probing over cells
-// of 4 bytes. A cell is 0 or
+const (
+	// segmentBits is log2 of the most cells that a segment has: it is small enough
+	// that its rows are read anew in a fraction of a millisecond, and large enough
+	// that the directory stays in the processor's cache.
+	segmentBits  = 14
+	segmentCells = 1 << segmentBits
+	cellsMin     = 8
+)
+
+// index finds the row of a key: a directory of segments, each of them an
+// open-addressing table of its own. A segment grows by itself, to twice its cells
+// or, at its largest, by a split into two, so that the index never grows as a
+// whole.
 //
-//	bits 31…c       c-1…0
+// Keys of one shard share their high bits and may differ in a few low ones only,
+// so positions come from ps.Mix of the key:
+//
+//	63…32          31…14                    13…0
+//	tag (highest)  directory (lowest few)   position in the segment
+//
+// The row itself has the key; the tag keeps probes from touching the rows of other
+// keys, and tells keys apart that collide in the low bits.
+type index struct {
+	// directory has 2^depth entries; a segment that was split less often than
+	// others has several.
+	directory []*segment
+	depth     uint
+	// room is at most the number of rows that fit into any one segment.
+	room   int
+	moved  int // cells that growth has written anew, ever
+	memory memory
+}
+
+// segment is a part of the index. A cell is 0 or
+//
+//	bits 31…r       r-1…0
 //	tag of the key  number of the row plus one
 //
-// where len(cells) = 2^c. The row itself has the key; the tag keeps probes from
-// touching the rows of other keys.
-//
-// Keys of one shard share their high bits and may differ in a few low ones
-// only, so positions come from ps.Mix of the key: the position from the hash's
-// low bits, the tag from its highest, which therefore tells keys apart that
-// collide.
-type index struct {
+// where rows = 2^r - 1.
+type segment struct {
 	cells []uint32
 	mask  uint32 // len(cells) - 1
+	rows  uint32 // mask of the row's number in a cell
+	used  int
+	// depth is how many bits of the directory's index all its keys share.
+	depth uint
+	// wanted is scratch of reserve, and 0 outside.
+	wanted int
 }
 
-const cellsMin = 16
-
-func newIndex() index {
-	return index{make([]uint32, cellsMin), cellsMin - 1}
+func newIndex(m memory) index {
+	x := index{memory: m}
+	first := x.newSegment(cellsMin, cellsMin-1, 0)
+	x.directory, x.room = []*segment{first}, first.room()
+	return x
 }
 
-// capacity is how many rows the index takes: three quarters of its cells. Fuller,
+func (x *index) newSegment(cells int, rows uint32, depth uint) *segment {
+	return &segment{cells: x.newCells(cells), mask: uint32(cells - 1), rows: rows, depth: depth}
+}
+
+func (x *index) newCells(n int) []uint32 {
+	if n < segmentCells {
+		return make([]uint32, n)
+	}
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(x.memory.piece(4*n)))), n)
+}
+
+// segment returns the segment of hash.
+func (x *index) segment(hash uint64) *segment {
+	return x.directory[hash>>segmentBits&uint64(len(x.directory)-1)]
+}
+
+// room is how many more rows s takes: it is filled to three quarters. Fuller,
 // probes get long; emptier, memory is wasted.
-func (x *index) capacity() int { return len(x.cells) - len(x.cells)/4 }
+func (s *segment) room() int { return len(s.cells) - len(s.cells)/4 - s.used }
 
 // tag returns the bits of hash that stand above the row's number in a cell.
-func (x *index) tag(hash uint64) uint32 { return uint32(hash>>32) &^ x.mask }
+func (s *segment) tag(hash uint64) uint32 { return uint32(hash>>32) &^ s.rows }
 
-// probe returns the first cell on the path of hash that is free or has its tag.
-// first is the cell at its home position, which the caller has loaded.
-func (x *index) probe(hash uint64, first uint32) uint32 {
-	tag := x.tag(hash)
-	cell := first
-	for at := uint32(hash); cell != 0 && cell&^x.mask != tag; {
-		at++
-		cell = x.cells[at&x.mask]
-	}
-	return cell
+// address is where the path of hash begins, for prefetch.
+func (s *segment) address(hash uint64) uintptr {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(s.cells))) + 4*uintptr(uint32(hash)&s.mask)
 }
 
-// find returns the position of key's cell, or of the free cell where it would
-// go, and whether it is there.
-func (x *index) find(key ps.Key, hash uint64, rows *slabs) (at uint32, ok bool) {
-	tag := x.tag(hash)
-	for at = uint32(hash) & x.mask; ; at = (at + 1) & x.mask {
-		cell := x.cells[at]
-		if cell == 0 {
-			return at, false
+// probe returns the number plus one of the row in the first cell on the path of
+// hash that has its tag, or 0 if a free one comes before.
+func (s *segment) probe(hash uint64) uint32 {
+	tag, cells := s.tag(hash), s.cells
+	for at := uint32(hash); ; at++ {
+		cell := cells[at&s.mask]
+		if cell == 0 || cell&^s.rows == tag {
+			return cell & s.rows
 		}
-		if cell&^x.mask == tag && rows.row(cell&x.mask - 1)[0] == uint64(key) {
-			return at, true
+	}
+}
+
+// find returns the number plus one of key's row and the position of its cell, or 0
+// and that of the free cell where it would go.
+func (s *segment) find(key ps.Key, hash uint64, rows *slabs) (row, at uint32) {
+	tag := s.tag(hash)
+	for at = uint32(hash) & s.mask; ; at = (at + 1) & s.mask {
+		cell := s.cells[at]
+		if cell == 0 {
+			return 0, at
+		}
+		if cell&^s.rows == tag && rows.key(cell&s.rows-1) == uint64(key) {
+			return cell & s.rows, at
 		}
 	}
 }
 
 // put stores row n, of the given hash, at a position that find has returned.
-func (x *index) put(at uint32, hash uint64, n uint32) { x.cells[at] = x.tag(hash) | (n + 1) }
+func (x *index) put(s *segment, at uint32, hash uint64, n uint32) {
+	s.fit(n + 1)
+	s.cells[at] = s.tag(hash) | (n + 1)
+	s.used++
+	x.room--
+}
 
-// grow makes the index large enough for n rows. It is made anew from the keys in
-// the rows.
-func (x *index) grow(n int, rows *slabs) {
-	if n <= x.capacity() {
+// fit gives a row's number as many bits of the cells as it needs: what tags lose at
+// their lower end needs no hash to be computed anew.
+func (s *segment) fit(number uint32) {
+	if number <= s.rows {
 		return
 	}
-	cells := 1 << bits.Len(uint(n+n/3)) // more than 4/3 n, so that n fits
-	x.cells = make([]uint32, cells)
-	x.mask = uint32(cells - 1)
-	for i := range uint32(rows.len) {
-		hash := ps.Mix(rows.row(i)[0])
-		at := uint32(hash) & x.mask
-		for x.cells[at] != 0 {
-			at = (at + 1) & x.mask
+	rows := uint32(1)<<bits.Len32(number) - 1
+	for i, cell := range s.cells {
+		s.cells[i] = cell &^ (rows &^ s.rows)
+	}
+	s.rows = rows
+}
+
+// reserve makes room for rows of keys, as many as there are.
+func (x *index) reserve(keys []ps.Key, rows *slabs) {
+	if x.room >= len(keys) {
+		return
+	}
+	for grown := true; grown; {
+		grown = false
+		for _, key := range keys {
+			x.segment(ps.Mix(uint64(key))).wanted++
 		}
-		x.put(at, hash, i)
+		for _, key := range keys {
+			hash := ps.Mix(uint64(key))
+			if s := x.segment(hash); s.wanted > s.room() {
+				s.wanted, grown = 0, true
+				x.enlarge(s, rows)
+			} else {
+				s.wanted = 0
+			}
+		}
+	}
+	x.room = x.directory[0].room()
+	for _, s := range x.directory {
+		x.room = min(x.room, s.room())
 	}
 }
 
-// distinct counts the distinct keys, and sorts them.
-func distinct(keys []ps.Key) int {
-	slices.Sort(keys)
-	n := 0
-	for i, key := range keys {
-		if i == 0 || key != keys[i-1] {
-			n++
+// enlarge doubles a segment's cells, or splits it if it has as many as it may.
+// Keys that were made to collide are not told apart by splits: so that they do not
+// make the directory grow without end, it has no more than some 16 entries for as
+// many rows as a full segment has, and a segment beyond that gets more cells.
+func (x *index) enlarge(s *segment, rows *slabs) {
+	if len(s.cells) < segmentCells || segmentCells<<s.depth > 16*rows.len {
+		numbers := s.take()
+		s.cells = x.newCells(2 * len(s.cells))
+		s.mask = uint32(len(s.cells) - 1)
+		x.refill(numbers, rows)
+		return
+	}
+	if s.depth == x.depth {
+		x.directory = append(x.directory, x.directory...)
+		x.depth++
+	}
+	numbers := s.take()
+	clear(s.cells)
+	other := x.newSegment(len(s.cells), s.rows, s.depth+1)
+	for i, at := range x.directory {
+		if at == s && i>>s.depth&1 == 1 {
+			x.directory[i] = other
 		}
 	}
+	s.depth++
+	x.refill(numbers, rows)
+}
+
+// take returns the numbers of all rows in the segment, and counts them as taken
+// out.
+func (s *segment) take() []uint32 {
+	numbers := make([]uint32, 0, s.used)
+	for _, cell := range s.cells {
+		if cell != 0 {
+			numbers = append(numbers, cell&s.rows-1)
+		}
+	}
+	s.used = 0
+	return numbers
+}
+
+// refill puts rows, all different, into the index, by the keys in them.
+func (x *index) refill(numbers []uint32, rows *slabs) {
+	x.moved += len(numbers)
+	for len(numbers) > 0 {
+		n := min(len(numbers), chunk)
+		var at [chunk]uintptr
+		for i, number := range numbers[:n] {
+			at[i] = rows.address(number)
+		}
+		prefetch(&at[0], n, 0)
+		for _, number := range numbers[:n] {
+			hash := ps.Mix(rows.key(number))
+			s := x.segment(hash)
+			free := uint32(hash) & s.mask
+			for s.cells[free] != 0 {
+				free = (free + 1) & s.mask
+			}
+			x.put(s, free, hash, number)
+		}
+		numbers = numbers[n:]
+	}
+}
+
+// each calls yield with every segment, once.
+func (x *index) each(yield func(*segment)) {
+	for i, s := range x.directory {
+		if i < 1<<s.depth {
+			yield(s)
+		}
+	}
+}
+
+// valid reports a broken invariant of an index of the given number of rows.
+func (x *index) valid(rows int) error {
+	sum, least := 0, math.MaxInt
+	x.each(func(s *segment) {
+		used := 0
+		for _, cell := range s.cells {
+			if cell != 0 {
+				used++
+			}
+		}
+		if used == s.used {
+			sum += used
+		}
+		least = min(least, s.room())
+	})
+	if sum != rows || least < 0 || x.room > least {
+		return fmt.Errorf("%d index cells for %d rows, room for %d more, in one segment for %d: %w", sum, rows, x.room, least, ps.ErrCorrupt)
+	}
+	return nil
+}
+
+// bytes returns the memory of the index.
+func (x *index) bytes() int {
+	n := 8 * len(x.directory)
+	x.each(func(s *segment) { n += 4*len(s.cells) + int(unsafe.Sizeof(*s)) })
 	return n
+}
+
+// distinct sorts keys and returns those that are different.
+func distinct(keys []ps.Key) []ps.Key {
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }

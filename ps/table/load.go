@@ -3,6 +3,7 @@ package table
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 
 	"github.com/freshet-ml/freshet/ps"
 )
@@ -26,6 +27,9 @@ func (t *Table) Load(rows []byte, since, seq uint64) error {
 	if len(rows)%stride != 0 {
 		return fmt.Errorf("table %q: %d bytes of rows: want a multiple of %d: %w", t.desc.Name, len(rows), stride, ps.ErrCorrupt)
 	}
+	if err := t.follow(seq); err != nil {
+		return err
+	}
 	for len(rows) > 0 {
 		n := min(len(rows), chunk*stride)
 		if err := t.load(rows[:n], stride, since, seq); err != nil {
@@ -33,6 +37,7 @@ func (t *Table) Load(rows []byte, since, seq uint64) error {
 		}
 		rows = rows[n:]
 	}
+	runtime.KeepAlive(t)
 	return nil
 }
 
@@ -47,22 +52,23 @@ func (t *Table) load(rows []byte, stride int, since, seq uint64) error {
 				t.desc.Name, uint64(keys[i]), at, since, seq, ps.ErrCorrupt)
 		}
 	}
-	if err := t.Reserve(keys); err != nil {
+	if err := t.Fits(keys); err != nil {
 		return err
 	}
-	t.locate(keys, 1)
+	t.reserve(keys)
+	t.locate(keys, t.rows.stride)
 	for i, key := range keys {
 		n := t.found.rows[i] - 1
 		if t.found.rows[i] == 0 {
 			n, _ = t.place(key, t.found.hashes[i])
 		}
-		row := t.rows.row(n)
-		if row[1] > since {
+		// A row from before cannot say more than base if its seq was below that.
+		if was := t.seq(n); was > max(since, t.base) {
 			return fmt.Errorf("table %q: key %#016x is there twice, with seq %d and %d: %w",
-				t.desc.Name, uint64(key), row[1], binary.LittleEndian.Uint64(rows[i*stride+8:]), ps.ErrCorrupt)
+				t.desc.Name, uint64(key), was, binary.LittleEndian.Uint64(rows[i*stride+keyBytes:]), ps.ErrCorrupt)
 		}
-		copy(ps.Bytes(row), rows[i*stride:(i+1)*stride])
-		if !t.elements.finite(row[headerWords:]) {
+		t.decode(n, rows[i*stride:(i+1)*stride])
+		if !t.elements.finite(t.rows.elements(n)) {
 			return fmt.Errorf("table %q: key %#016x: row is not finite: %w", t.desc.Name, uint64(key), ps.ErrCorrupt)
 		}
 	}

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"unsafe"
 
@@ -14,41 +15,48 @@ const (
 	// slabBytesFirst is what the first begins with: a cluster has many tables with
 	// few rows.
 	slabBytesFirst = 2 << 10
-	// lineWords is the words of a cache line.
-	lineWords = 8
+	// keyBytes and seqBytes are at the beginning of a row.
+	keyBytes, seqBytes = 8, 4
 )
 
-// slabs is a growing array of rows of one size, in words of 8 bytes. Every slab
-// holds the same number of rows, a power of two; only the first begins small and
-// is copied while it grows to that size. After that no row ever moves.
+// slabs is a growing array of rows of one size. Every slab holds the same number
+// of rows, a power of two; only the first begins small and is copied while it grows
+// to that size. After that no row ever moves.
 type slabs struct {
-	list   [][]uint64
-	stride int  // words of a row
+	list   [][]byte
+	header int  // bytes of a row before its weights
+	stride int  // bytes of a row
 	shift  uint // log2 of the rows of a full slab
 	len    int  // rows in use
+	memory memory
 }
 
-func newSlabs(stride int) slabs {
-	rows := max(1, slabBytes/8/stride)
-	return slabs{stride: stride, shift: uint(bits.Len(uint(rows))) - 1}
+// newSlabs returns an array of rows of size bytes of elements of the given size, to
+// which they are aligned.
+func newSlabs(size, element int, m memory) slabs {
+	header := (keyBytes + seqBytes + element - 1) / element * element
+	stride := header + size
+	rows := max(1, slabBytes/stride)
+	return slabs{header: header, stride: stride, shift: uint(bits.Len(uint(rows))) - 1, memory: m}
 }
 
-// row returns the words of row n.
-func (s *slabs) row(n uint32) []uint64 {
+// row returns the bytes of row n.
+func (s *slabs) row(n uint32) []byte {
 	at := int(n&(1<<s.shift-1)) * s.stride
 	return s.list[n>>s.shift][at : at+s.stride]
 }
 
-// touch returns the first word of row n and reads one word of each of its cache
-// lines up to the given number of words, so that they are on their way when the
-// row is worked on. sum makes the compiler keep the reads.
-func (s *slabs) touch(n uint32, words int) (first, sum uint64) {
-	row := s.row(n)
-	for i := lineWords; i < words; i += lineWords {
-		sum += row[i]
-	}
-	return row[0], sum + row[words-1]
+// elements returns the weights and state of row n.
+func (s *slabs) elements(n uint32) []byte { return s.row(n)[s.header:] }
+
+// address is where row n is, for prefetch.
+func (s *slabs) address(n uint32) uintptr {
+	at := int(n&(1<<s.shift-1)) * s.stride
+	return uintptr(unsafe.Pointer(unsafe.SliceData(s.list[n>>s.shift]))) + uintptr(at)
 }
+
+// key returns the key of row n.
+func (s *slabs) key(n uint32) uint64 { return binary.LittleEndian.Uint64(s.row(n)) }
 
 // capacity is how many rows there is memory for.
 func (s *slabs) capacity() int {
@@ -62,27 +70,37 @@ func (s *slabs) capacity() int {
 func (s *slabs) grow(n int) {
 	full := 1 << s.shift
 	if len(s.list) <= 1 && s.capacity() < min(n, full) {
-		rows := max(1, slabBytesFirst/8/s.stride, 2*s.capacity(), n)
-		first := make([]uint64, min(rows, full)*s.stride)
+		rows := min(max(1, slabBytesFirst/s.stride, 2*s.capacity(), n), full)
+		first := s.slab(rows)
 		if len(s.list) == 1 {
 			copy(first, s.list[0])
 		}
-		s.list = [][]uint64{first}
+		s.list = [][]byte{first}
 	}
 	for s.capacity() < n {
-		s.list = append(s.list, make([]uint64, s.stride<<s.shift))
+		s.list = append(s.list, s.slab(full))
 	}
+}
+
+// slab returns memory for rows, of zeros.
+func (s *slabs) slab(rows int) []byte {
+	size := rows * s.stride
+	if rows < 1<<s.shift || size < slabBytes/2 {
+		return heap(size)
+	}
+	return s.memory.piece(size)[:size]
 }
 
 func (s *slabs) bytes() int {
-	words := 0
+	n := 0
 	for _, slab := range s.list {
-		words += len(slab)
+		n += len(slab)
 	}
-	return words * 8
+	return n
 }
 
-// view returns words as n elements, which they have room for, sharing memory.
-func view[T ps.Element](words []uint64, n int) []T {
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(words))), n)
+// view returns b as n elements, which it has room for and is aligned for, sharing
+// memory.
+func view[T ps.Element](b []byte, n int) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n)
 }

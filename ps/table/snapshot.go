@@ -3,6 +3,7 @@ package table
 import (
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/freshet-ml/freshet/ps"
 )
@@ -50,7 +51,7 @@ func (t *Table) Snapshot(since, seq uint64) (*Snapshot, error) {
 }
 
 // Stride returns the bytes of one encoded row.
-func (t *Table) Stride() int { return headerWords*8 + t.elements.size() }
+func (t *Table) Stride() int { return encodedHeader + t.elements.size() }
 
 // Read encodes some of the rows that are left into dst, and returns the part of
 // dst that it has used: whole rows, in no particular order, each row once. It
@@ -71,7 +72,7 @@ func (sn *Snapshot) Read(dst []byte) ([]byte, error) {
 	}
 	switch {
 	case sn.next < sn.end:
-		return sn.rows(dst[:0], min(len(dst)/stride, 1<<sn.table.rows.shift), stride), nil
+		return sn.rows(dst[:0], min(len(dst)/stride, 1<<sn.table.rows.shift)), nil
 	case len(sn.saved) > 0:
 		return sn.images(dst[:len(dst)/stride*stride]), nil
 	}
@@ -81,15 +82,22 @@ func (sn *Snapshot) Read(dst []byte) ([]byte, error) {
 
 // rows looks at the given number of unread rows and appends those of the
 // snapshot.
-func (sn *Snapshot) rows(dst []byte, rows, stride int) []byte {
+func (sn *Snapshot) rows(dst []byte, rows int) []byte {
 	stop := min(sn.end, sn.next+uint32(rows))
 	for ; sn.next < stop; sn.next++ {
-		row := sn.table.rows.row(sn.next)
-		if sn.since < row[1] && row[1] <= sn.seq {
-			dst = append(dst, ps.Bytes(row)[:stride]...)
+		if sn.has(sn.next) {
+			dst = sn.table.encode(dst, sn.next)
 		}
 	}
+	runtime.KeepAlive(sn.table)
 	return dst
+}
+
+// has reports whether row n is as it was at the boundary and has changed since the
+// earlier one.
+func (sn *Snapshot) has(n uint32) bool {
+	seq := sn.table.seq(n)
+	return sn.since < seq && seq <= sn.seq
 }
 
 // images moves before-images from the queue to dst.
@@ -118,22 +126,18 @@ func (sn *Snapshot) finish(err error) {
 }
 
 // save queues the before-images of rows, given as numbers plus one, that are
-// about to be changed and get the given seq.
-func (sn *Snapshot) save(rows []uint32, seq uint64) {
+// about to be changed and stamped.
+func (sn *Snapshot) save(rows []uint32, stamp uint32) {
 	for _, at := range rows {
-		if at-1 < sn.next || sn.end <= at-1 {
-			continue
-		}
-		row := sn.table.rows.row(at - 1)
-		if sn.since < row[1] && row[1] <= sn.seq {
-			sn.keep(row)
-			row[1] = seq // so that it is not saved again if its key is there twice
+		if n := at - 1; sn.next <= n && n < sn.end && sn.has(n) {
+			sn.keep(n)
+			setStamp(sn.table.rows.row(n), stamp) // so that it is not saved again if its key is there twice
 		}
 	}
 }
 
-// keep appends a row to the queue, which grows by pieces and never moves.
-func (sn *Snapshot) keep(row []uint64) {
+// keep appends row n to the queue, which grows by pieces and never moves.
+func (sn *Snapshot) keep(n uint32) {
 	stride := sn.table.Stride()
 	last := len(sn.saved) - 1
 	if last < 0 || cap(sn.saved[last])-len(sn.saved[last]) < stride {
@@ -141,7 +145,7 @@ func (sn *Snapshot) keep(row []uint64) {
 		sn.saved = append(sn.saved, make([]byte, 0, rows*stride))
 		last++
 	}
-	sn.saved[last] = append(sn.saved[last], ps.Bytes(row)[:stride]...)
+	sn.saved[last] = sn.table.encode(sn.saved[last], n)
 }
 
 // bytes returns the memory of the queue.

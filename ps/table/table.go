@@ -1,16 +1,19 @@
 // Package table stores the rows of one table in one shard: for each key that was
 // ever pushed to, its weights and the optimizer's state beside them, and the
 // number of the mutation that last changed it. It does no I/O, reads no clock,
-// starts no goroutine and takes no lock: a Table has one owner at a time.
+// starts no goroutine and takes no lock (but for the process's memory, once per
+// slab): a Table has one owner at a time.
 //
 // The one idea to keep in mind: cache misses are the cost, so they must overlap.
-// Keys are handled in chunks, and each chunk in phases: compute all hashes and
-// read all index cells, then touch all rows, and only then work on them. See
+// Keys are handled in chunks, and each chunk in phases: compute all hashes and ask
+// for all index cells, then ask for all rows, and only then work on them. See
 // DESIGN.md for the layout of index and slabs.
 package table
 
 import (
+	"encoding/binary"
 	"fmt"
+	"runtime"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/optim"
@@ -21,8 +24,9 @@ const (
 	// than a core has under way at once, and the scratch for them fits its L1
 	// cache.
 	chunk = 64
-	// headerWords of a row: its key, and the seq of its last change.
-	headerWords = 2
+	// prefetchBytes is the most that is asked for of a row: what follows in a long
+	// one the processor sees coming.
+	prefetchBytes = 512
 	// rowsLimit keeps a row's number within an index cell.
 	rowsLimit = 1 << 30
 )
@@ -44,21 +48,22 @@ type Config struct {
 //  1. Every stored row is found by its key, and no two rows share one.
 //  2. The index is at most three quarters full, so that every probe ends.
 //  3. Weights and state of float tables are finite.
+//  4. What a row says of its last change, base + seq, is never below the truth, and
+//     above it only where the truth is below base.
 type Table struct {
-	desc        ps.Table
-	rowBytes    int // of the weights
-	weightWords int // of a row up to the end of its weights
-	rowsMax     int
-	elements    elements
-	index       index
-	rows        slabs
-	snapshot    *Snapshot // under way, or nil
-	changes     *changes  // since Record, or nil
+	desc     ps.Table
+	rowBytes int // of the weights
+	rowsMax  int
+	elements elements
+	index    index
+	rows     slabs
+	base     uint64    // what the seqs in rows are relative to
+	snapshot *Snapshot // under way, or nil
+	changes  *changes  // since Record, or nil
 
 	// Scratch of one call.
-	found   location
-	absent  []ps.Key
-	touched uint64 // written only, so that the compiler keeps the reads
+	found  location
+	absent []ps.Key
 }
 
 // New returns an empty table. It wraps ps.ErrInvalid and names table and key if
@@ -79,16 +84,15 @@ func New(c Config) (*Table, error) {
 		return nil, fmt.Errorf("table %q: %w", c.Table.Name, err)
 	}
 	width := c.Table.Width
-	size := (width + rule.StateWidth(width)) * c.Table.Kind.Size()
 	t := &Table{
-		desc:        c.Table,
-		rowBytes:    c.Table.RowBytes(),
-		rowsMax:     rowsLimit,
-		elements:    newElements(rule, initial, width),
-		index:       newIndex(),
-		weightWords: headerWords + (c.Table.RowBytes()+7)/8,
-		rows:        newSlabs(headerWords + (size+7)/8),
+		desc:     c.Table,
+		rowBytes: c.Table.RowBytes(),
+		rowsMax:  rowsLimit,
+		elements: newElements(rule, initial, width),
 	}
+	m := newMemory(t)
+	t.index = newIndex(m)
+	t.rows = newSlabs(t.elements.size(), c.Table.Kind.Size(), m)
 	if c.RowsMax > 0 {
 		t.rowsMax = min(c.RowsMax, rowsLimit)
 	}
@@ -101,7 +105,7 @@ func (t *Table) Len() int { return t.rows.len }
 // Bytes returns the memory of rows and index, used or reserved, and of the
 // before-images of a snapshot under way and the changes that are noted.
 func (t *Table) Bytes() int {
-	n := t.rows.bytes() + len(t.index.cells)*4
+	n := t.rows.bytes() + t.index.bytes()
 	if t.snapshot != nil {
 		n += t.snapshot.bytes()
 	}
@@ -126,15 +130,16 @@ func (t *Table) Gather(keys []ps.Key, dst []byte) error {
 		t.gather(keys[:n], dst[:n*t.rowBytes])
 		keys, dst = keys[n:], dst[n*t.rowBytes:]
 	}
+	runtime.KeepAlive(t)
 	return nil
 }
 
 func (t *Table) gather(keys []ps.Key, dst []byte) {
-	t.locate(keys, t.weightWords)
+	t.locate(keys, t.rows.header+t.rowBytes)
 	for i, key := range keys {
 		weights := dst[i*t.rowBytes : (i+1)*t.rowBytes]
 		if at := t.found.rows[i]; at != 0 {
-			copy(weights, ps.Bytes(t.rows.row(at - 1)[headerWords:]))
+			copy(weights, t.rows.elements(at-1))
 		} else {
 			t.elements.initial(weights, key)
 		}
@@ -162,36 +167,47 @@ func (t *Table) badLength(keys, bytes int) error {
 		t.desc.Name, bytes, keys, t.rowBytes, t.desc.Width, t.desc.Kind, ps.ErrInvalid)
 }
 
-// Reserve makes room for the rows that keys lack, so that an Apply of the same
-// keys cannot fail if nothing but Gather and Range comes between. It stores no
-// row. It wraps ps.ErrOutOfMemory, and changes nothing, if the table would grow
-// beyond its limit.
-func (t *Table) Reserve(keys []ps.Key) error {
-	if t.room(len(keys)) {
-		return nil // even if all are new
+// Fits reports that an Apply of keys would make the table grow beyond its limit, and
+// wraps ps.ErrOutOfMemory then. If it does not, and nothing but Gather and Range
+// comes between, that Apply cannot fail for want of room. It changes nothing, and
+// looks keys up only if there is not room for all of them as new ones.
+func (t *Table) Fits(keys []ps.Key) error {
+	if len(keys) <= t.rowsMax-t.rows.len {
+		return nil
 	}
-	rows := t.rows.len + t.missing(keys)
-	if rows > t.rowsMax {
+	if fresh := len(t.missing(keys)); fresh > t.rowsMax-t.rows.len {
 		return fmt.Errorf("table %q: %d rows and %d new ones are more than %d: raise the limit or add nodes: %w",
-			t.desc.Name, t.rows.len, rows-t.rows.len, t.rowsMax, ps.ErrOutOfMemory)
+			t.desc.Name, t.rows.len, fresh, t.rowsMax, ps.ErrOutOfMemory)
 	}
-	t.rows.grow(rows)
-	t.index.grow(rows, &t.rows)
 	return nil
 }
 
-// room reports whether n more rows need no more memory.
-func (t *Table) room(n int) bool {
-	rows := t.rows.len + n
-	return rows <= t.rowsMax && rows <= t.rows.capacity() && rows <= t.index.capacity()
+// Reserve makes room for the rows that keys lack, all at once, so that an Apply of
+// the same keys takes no memory if nothing but Gather and Range comes between. It
+// stores no row. It wraps ps.ErrOutOfMemory, and changes nothing, as Fits does.
+//
+// Nobody has to call it: Apply makes room chunk by chunk.
+func (t *Table) Reserve(keys []ps.Key) error {
+	if err := t.Fits(keys); err != nil {
+		return err
+	}
+	t.reserve(t.missing(keys))
+	return nil
 }
 
-// missing counts the distinct keys without a row.
-func (t *Table) missing(keys []ps.Key) int {
+// reserve makes room for a row of each of keys, as if all were new: for a chunk of
+// them a little room too much costs less than looking them up twice.
+func (t *Table) reserve(keys []ps.Key) {
+	t.rows.grow(min(t.rows.len+len(keys), t.rowsMax))
+	t.index.reserve(keys, &t.rows)
+}
+
+// missing returns the distinct keys without a row. It is valid until the next call.
+func (t *Table) missing(keys []ps.Key) []ps.Key {
 	t.absent = t.absent[:0]
 	for len(keys) > 0 {
 		n := min(len(keys), chunk)
-		t.locate(keys[:n], 1)
+		t.locate(keys[:n], keyBytes)
 		for i, key := range keys[:n] {
 			if t.found.rows[i] == 0 {
 				t.absent = append(t.absent, key)
@@ -199,7 +215,9 @@ func (t *Table) missing(keys []ps.Key) int {
 		}
 		keys = keys[n:]
 	}
-	return distinct(t.absent)
+	runtime.KeepAlive(t)
+	t.absent = distinct(t.absent)
+	return t.absent
 }
 
 // Apply updates the rows of keys by values, which Validate has accepted: (len(keys),
@@ -208,9 +226,8 @@ func (t *Table) missing(keys []ps.Key) int {
 // that is there twice is updated twice, in order. The rows' seq becomes seq, which
 // must be above a snapshot's that is under way. The caller keeps both slices.
 //
-// It reserves what it needs, so it is all or nothing by itself: it wraps
-// ps.ErrInvalid if the lengths or seq do not fit and ps.ErrOutOfMemory as Reserve
-// does. For existing rows it allocates nothing, unless values is not aligned for
+// It is all or nothing: it wraps ps.ErrInvalid if the lengths or seq do not fit and
+// ps.ErrOutOfMemory as Fits does. For existing rows it allocates nothing, unless values is not aligned for
 // its elements (see ps.View) or a snapshot has not read them yet.
 func (t *Table) Apply(keys []ps.Key, values []byte, seq uint64) error {
 	if len(values) != len(keys)*t.rowBytes {
@@ -220,18 +237,23 @@ func (t *Table) Apply(keys []ps.Key, values []byte, seq uint64) error {
 		return fmt.Errorf("table %q: update of seq %d during a snapshot of seq %d: %w",
 			t.desc.Name, seq, t.snapshot.seq, ps.ErrInvalid)
 	}
-	if err := t.Reserve(keys); err != nil {
+	if err := t.Fits(keys); err != nil {
+		return err
+	}
+	if err := t.follow(seq); err != nil {
 		return err
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), chunk)
-		t.apply(keys[:n], values[:n*t.rowBytes], seq)
+		t.apply(keys[:n], values[:n*t.rowBytes], t.stamp(seq))
 		keys, values = keys[n:], values[n*t.rowBytes:]
 	}
+	runtime.KeepAlive(t)
 	return nil
 }
 
-func (t *Table) apply(keys []ps.Key, values []byte, seq uint64) {
+func (t *Table) apply(keys []ps.Key, values []byte, stamp uint32) {
+	t.reserve(keys)
 	t.locate(keys, t.rows.stride)
 	for i, key := range keys {
 		if t.found.rows[i] == 0 {
@@ -239,19 +261,19 @@ func (t *Table) apply(keys []ps.Key, values []byte, seq uint64) {
 		}
 	}
 	if t.snapshot != nil {
-		t.snapshot.save(t.found.rows[:len(keys)], seq)
+		t.snapshot.save(t.found.rows[:len(keys)], stamp)
 	}
 	if t.changes != nil {
 		t.changes.note(t.found.rows[:len(keys)], t.rows.len)
 	}
-	t.elements.apply(&t.rows, t.found.rows[:len(keys)], values, seq)
+	t.elements.apply(&t.rows, t.found.rows[:len(keys)], values, stamp)
 }
 
 // insert returns the row of key, with its initial value if it was not there.
 func (t *Table) insert(key ps.Key, hash uint64) uint32 {
 	n, born := t.place(key, hash)
 	if born {
-		t.elements.birth(t.rows.row(n)[headerWords:], key)
+		t.elements.birth(t.rows.elements(n), key)
 	}
 	return n
 }
@@ -259,14 +281,15 @@ func (t *Table) insert(key ps.Key, hash uint64) uint32 {
 // place returns the row of key, which it makes, of zeros, if it is not there:
 // another of the chunk may have been the same key. There is room for it.
 func (t *Table) place(key ps.Key, hash uint64) (n uint32, born bool) {
-	at, ok := t.index.find(key, hash, &t.rows)
-	if ok {
-		return t.index.cells[at]&t.index.mask - 1, false
+	segment := t.index.segment(hash)
+	row, at := segment.find(key, hash, &t.rows)
+	if row != 0 {
+		return row - 1, false
 	}
 	n = uint32(t.rows.len)
 	t.rows.len++
-	t.rows.row(n)[0] = uint64(key)
-	t.index.put(at, hash, n)
+	binary.LittleEndian.PutUint64(t.rows.row(n), uint64(key))
+	t.index.put(segment, at, hash, n)
 	return n, true
 }
 
@@ -275,40 +298,34 @@ func (t *Table) place(key ps.Key, hash uint64) (n uint32, born bool) {
 // change, and the bytes of its weights and then its state, which are valid during
 // the call and must not be changed.
 func (t *Table) Range(yield func(key ps.Key, seq uint64, row []byte) bool) {
-	size := t.elements.size()
-	for n := range t.rows.len {
-		row := t.rows.row(uint32(n))
-		if !yield(ps.Key(row[0]), row[1], ps.Bytes(row[headerWords:])[:size]) {
-			return
+	for n := range uint32(t.rows.len) {
+		if !yield(ps.Key(t.rows.key(n)), t.seq(n), t.rows.elements(n)) {
+			break
 		}
 	}
+	runtime.KeepAlive(t)
 }
 
 // Valid reports a broken invariant of the table. It reads every row.
 func (t *Table) Valid() error {
-	if t.rows.len > t.index.capacity() || t.rows.len > t.rows.capacity() || t.rows.len > t.rowsMax {
-		return fmt.Errorf("table %q: %d rows, room for %d in the index and %d in slabs, at most %d: %w",
-			t.desc.Name, t.rows.len, t.index.capacity(), t.rows.capacity(), t.rowsMax, ps.ErrCorrupt)
+	if t.rows.len > t.rows.capacity() || t.rows.len > t.rowsMax {
+		return fmt.Errorf("table %q: %d rows, room for %d, at most %d: %w",
+			t.desc.Name, t.rows.len, t.rows.capacity(), t.rowsMax, ps.ErrCorrupt)
 	}
-	used := 0
-	for _, cell := range t.index.cells {
-		if cell != 0 {
-			used++
+	if err := t.index.valid(t.rows.len); err != nil {
+		return fmt.Errorf("table %q: %w", t.desc.Name, err)
+	}
+	for n := range uint32(t.rows.len) {
+		key := t.rows.key(n)
+		hash := ps.Mix(key)
+		if row, _ := t.index.segment(hash).find(ps.Key(key), hash, &t.rows); row != n+1 {
+			return fmt.Errorf("table %q: key %#016x of row %d is not found there: %w", t.desc.Name, key, n, ps.ErrCorrupt)
+		}
+		if !t.elements.finite(t.rows.elements(n)) {
+			return fmt.Errorf("table %q: key %#016x: row is not finite: %w", t.desc.Name, key, ps.ErrCorrupt)
 		}
 	}
-	if used != t.rows.len {
-		return fmt.Errorf("table %q: %d index cells for %d rows: %w", t.desc.Name, used, t.rows.len, ps.ErrCorrupt)
-	}
-	for n := range t.rows.len {
-		row := t.rows.row(uint32(n))
-		at, ok := t.index.find(ps.Key(row[0]), ps.Mix(row[0]), &t.rows)
-		if !ok || t.index.cells[at]&t.index.mask != uint32(n)+1 {
-			return fmt.Errorf("table %q: key %#016x of row %d is not found there: %w", t.desc.Name, row[0], n, ps.ErrCorrupt)
-		}
-		if !t.elements.finite(row[headerWords:]) {
-			return fmt.Errorf("table %q: key %#016x: row is not finite: %w", t.desc.Name, row[0], ps.ErrCorrupt)
-		}
-	}
+	runtime.KeepAlive(t)
 	return nil
 }
 
@@ -319,36 +336,34 @@ type location struct {
 }
 
 // locate finds the rows of at most chunk keys and leaves them in t.found. It goes
-// through phases whose cache misses overlap, because no load of a phase waits for
-// another; so that those of the work to come do too, it touches the given number
-// of words of every row (1 M rows of 144 bytes: gather 8.6 → 12.9 M rows/s,
-// AdaGrad 4.3 → 5.7).
-func (t *Table) locate(keys []ps.Key, words int) {
-	found, cells, mask := &t.found, t.index.cells, t.index.mask
+// through phases whose cache misses overlap, because nothing in a phase waits for
+// another key's; so that those of the work to come do too, it asks for the given
+// number of bytes of every row.
+func (t *Table) locate(keys []ps.Key, bytes int) {
+	found := &t.found
+	var segments [chunk]*segment
+	var at [chunk]uintptr
 	for i, key := range keys {
-		h := ps.Mix(uint64(key))
-		found.hashes[i] = h
-		found.rows[i] = cells[uint32(h)&mask]
+		hash := ps.Mix(uint64(key))
+		s := t.index.segment(hash)
+		found.hashes[i], segments[i], at[i] = hash, s, s.address(hash)
 	}
-	var stored [chunk]uint64 // the key of the row that the index points to
-	var touched uint64
+	if len(keys) == 0 {
+		return
+	}
+	prefetch(&at[0], len(keys), 0)
 	for i := range keys {
-		cell := t.index.probe(found.hashes[i], found.rows[i])
-		found.rows[i] = cell & mask
-		if cell != 0 {
-			first, sum := t.rows.touch(cell&mask-1, words)
-			stored[i] = first
-			touched += sum
+		row := segments[i].probe(found.hashes[i])
+		found.rows[i] = row
+		if row != 0 {
+			at[i] = t.rows.address(row - 1)
 		}
 	}
-	t.touched = touched
+	prefetch(&at[0], len(keys), uintptr(min(bytes, prefetchBytes)-1))
 	for i, key := range keys {
-		if found.rows[i] != 0 && stored[i] != uint64(key) {
+		if row := found.rows[i]; row != 0 && t.rows.key(row-1) != uint64(key) {
 			// The tag is another key's by chance: go on, comparing keys.
-			found.rows[i] = 0
-			if at, ok := t.index.find(key, found.hashes[i], &t.rows); ok {
-				found.rows[i] = cells[at] & mask
-			}
+			found.rows[i], _ = segments[i].find(key, found.hashes[i], &t.rows)
 		}
 	}
 }

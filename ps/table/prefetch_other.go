@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package table
+
+// prefetch does nothing here: the loads of a chunk still overlap as far as the
+// processor looks ahead.
+func prefetch(*uintptr, int, uintptr) {}
