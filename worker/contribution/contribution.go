@@ -16,6 +16,8 @@
 package contribution
 
 import (
+	"math/bits"
+
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker"
 	"github.com/freshet-ml/freshet/worker/eval"
@@ -33,17 +35,18 @@ type Count struct {
 // reused and nothing is allocated per event.
 type Counter struct {
 	window int
-	// counts and last are indexed by shard; last is the number of the last event
-	// that was counted there, so that an event counts once.
-	counts []Count
-	last   []uint64
-	event  uint64
+	counts []Count  // by shard; their Fingerprint.Count is set by Counts
+	shift  int      // of a key, to its shard
+	at     []uint64 // a bit per shard that the event at hand contributes to
 }
 
 // New returns a counter for a cluster of shards and figures in windows of the
 // given number of offsets.
 func New(shards, window int) *Counter {
-	return &Counter{window: window, counts: make([]Count, shards), last: make([]uint64, shards)}
+	return &Counter{
+		window: window, counts: make([]Count, shards),
+		shift: 64 - bits.TrailingZeros(uint(shards)), at: make([]uint64, (shards+63)/64),
+	}
 }
 
 // Reset forgets what was counted.
@@ -51,7 +54,13 @@ func (c *Counter) Reset() { clear(c.counts) }
 
 // Counts returns what was counted since Reset, indexed by shard. It is valid until
 // the next Reset or Add.
-func (c *Counter) Counts() []Count { return c.counts }
+func (c *Counter) Counts() []Count {
+	for i := range c.counts {
+		n := &c.counts[i]
+		n.Fingerprint.Count = n.Trained + n.Held + n.Skipped
+	}
+	return c.counts
+}
 
 // Figures reports whether the batch's events have figures.
 func Figures(b *worker.Batch) bool { return b.Pass == 0 }
@@ -61,41 +70,80 @@ func (c *Counter) FiguresShard(p ps.Partition, o ps.Offset) ps.ShardID {
 	return ps.ShardOf(eval.Key(eval.Progressive, eval.WindowOf(p, o, c.window)), len(c.counts))
 }
 
+// AddAll counts every event of b at every shard it contributes to.
+func (c *Counter) AddAll(b *worker.Batch) {
+	for i := range b.Len() {
+		c.Add(b, i, nil)
+	}
+}
+
 // Add counts event i of b at every shard it contributes to and that wants it; a
 // nil wants means all.
 func (c *Counter) Add(b *worker.Batch, i int, wants func(ps.ShardID) bool) {
-	c.event++
-	hash := ps.EventHash(b.Partition, b.From+ps.Offset(i))
 	role := b.Roles[i]
+	c.find(b, i, role)
+	if wants != nil {
+		c.keep(wants)
+	}
+	hash := ps.EventHash(b.Partition, b.From+ps.Offset(i))
+	switch role {
+	case worker.Train:
+		c.count(hash, func(n *Count) { n.Trained++ })
+	case worker.Hold:
+		c.count(hash, func(n *Count) { n.Held++ })
+	case worker.Skip, worker.Drop:
+		c.count(hash, func(n *Count) { n.Skipped++ })
+	}
+}
+
+// find sets the bits of the shards that event i contributes to.
+func (c *Counter) find(b *worker.Batch, i int, role worker.Role) {
 	if role == worker.Skip {
 		for s := range c.counts {
-			c.count(ps.ShardID(s), role, hash, wants)
+			c.at[s/64] |= 1 << (s % 64)
 		}
 		return
 	}
 	if Figures(b) {
-		c.count(c.FiguresShard(b.Partition, b.From+ps.Offset(i)), role, hash, wants)
+		s := c.FiguresShard(b.Partition, b.From+ps.Offset(i))
+		c.at[s/64] |= 1 << (s % 64)
 	}
-	if role == worker.Train || role == worker.Drop {
-		for _, key := range b.Keys[b.Starts[i]:b.Starts[i+1]] {
-			c.count(ps.ShardOf(key, len(c.counts)), role, hash, wants)
+	if role != worker.Train && role != worker.Drop {
+		return
+	}
+	keys := b.Keys[b.Starts[i]:b.Starts[i+1]]
+	if len(c.at) == 1 { // the bits stay in a register
+		set := c.at[0]
+		for _, key := range keys {
+			set |= 1 << (uint64(key) >> c.shift % 64)
+		}
+		c.at[0] = set
+		return
+	}
+	for _, key := range keys {
+		s := uint64(key) >> c.shift
+		c.at[s/64] |= 1 << (s % 64)
+	}
+}
+
+// keep clears the bits of the shards that do not want the event.
+func (c *Counter) keep(wants func(ps.ShardID) bool) {
+	for s := range c.counts {
+		if bit := uint64(1) << (s % 64); c.at[s/64]&bit != 0 && !wants(ps.ShardID(s)) {
+			c.at[s/64] &^= bit
 		}
 	}
 }
 
-func (c *Counter) count(s ps.ShardID, role worker.Role, hash uint64, wants func(ps.ShardID) bool) {
-	if c.last[s] == c.event || (wants != nil && !wants(s)) {
-		return
-	}
-	c.last[s] = c.event
-	n := &c.counts[s]
-	n.Fingerprint.Add(hash)
-	switch role {
-	case worker.Train:
-		n.Trained++
-	case worker.Hold:
-		n.Held++
-	case worker.Skip, worker.Drop:
-		n.Skipped++
+// count counts an event at the shards whose bits are set, and clears them.
+func (c *Counter) count(hash uint64, add func(*Count)) {
+	for w, set := range c.at {
+		c.at[w] = 0
+		for ; set != 0; set &= set - 1 {
+			n := &c.counts[w*64+bits.TrailingZeros64(set)]
+			n.Fingerprint.Sum += hash
+			n.Fingerprint.Xor ^= hash
+			add(n)
+		}
 	}
 }

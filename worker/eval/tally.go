@@ -46,20 +46,34 @@ type Tally struct {
 	Histogram Increments
 
 	binary bool
+	open   []*tallied // the series and windows since Reset, then memory for more
+	opened int
+}
+
+// tallied is one series in one window; a batch has one or two.
+type tallied struct {
+	series Series
+	window Window
+	row    int         // in Figures
+	bins   [Bins]int32 // row in the histogram plus 1, or 0
 }
 
 // NewTally returns an empty tally. A binary model is one under the log loss, whose
 // labels are 0 or 1; only such a one has a histogram.
 func NewTally(binary bool) *Tally {
 	return &Tally{
-		Figures:   newIncrements(figuresWidth),
-		Histogram: newIncrements(histogramWidth),
+		Figures:   Increments{width: figuresWidth},
+		Histogram: Increments{width: histogramWidth},
 		binary:    binary,
 	}
 }
 
 // Reset empties t.
 func (t *Tally) Reset() {
+	for _, at := range t.open[:t.opened] {
+		clear(at.bins[:])
+	}
+	t.opened = 0
 	t.Figures.reset()
 	t.Histogram.reset()
 }
@@ -67,8 +81,9 @@ func (t *Tally) Reset() {
 // Add adds one event to a series of a window. An event may be added to several
 // series.
 func (t *Tally) Add(s Series, w Window, e Scored) {
+	at := t.at(s, w)
 	wt, y := float64(e.Weight), float64(e.Label)
-	row := t.Figures.row(Key(s, w))
+	row := t.Figures.row(at.row)
 	row[events]++
 	row[weight] += wt
 	row[labels] += wt * y
@@ -82,7 +97,28 @@ func (t *Tally) Add(s Series, w Window, e Scored) {
 	if e.Label > 0 {
 		class = positives
 	}
-	t.Histogram.row(BinKey(s, w, Bin(e.Score)))[class] += wt
+	bin := &at.bins[Bin(e.Score)]
+	if *bin == 0 {
+		*bin = int32(t.Histogram.add(BinKey(s, w, Bin(e.Score)))) + 1
+	}
+	t.Histogram.row(int(*bin - 1))[class] += wt
+}
+
+// at returns where a series of a window is added up. Consecutive events mostly share
+// it, so that there is little to look through.
+func (t *Tally) at(s Series, w Window) *tallied {
+	for _, at := range t.open[:t.opened] {
+		if at.series == s && at.window == w {
+			return at
+		}
+	}
+	if t.opened == len(t.open) {
+		t.open = append(t.open, new(tallied))
+	}
+	at := t.open[t.opened]
+	t.opened++
+	at.series, at.window, at.row = s, w, t.Figures.add(Key(s, w))
+	return at
 }
 
 // Increments are what is to be added to some rows of one table.
@@ -93,28 +129,17 @@ type Increments struct {
 	Values []float64
 
 	width int
-	at    map[ps.Key]int // position in Keys
 }
 
-func newIncrements(width int) Increments {
-	return Increments{width: width, at: make(map[ps.Key]int)}
-}
+func (n *Increments) reset() { n.Keys, n.Values = n.Keys[:0], n.Values[:0] }
 
-func (n *Increments) reset() {
-	clear(n.at)
-	n.Keys, n.Values = n.Keys[:0], n.Values[:0]
-}
-
-// row returns the row of key, of zeros if it is new.
-func (n *Increments) row(key ps.Key) []float64 {
-	at, ok := n.at[key]
-	if !ok {
-		at = len(n.Keys)
-		n.at[key] = at
-		n.Keys = append(n.Keys, key)
-		for range n.width {
-			n.Values = append(n.Values, 0)
-		}
+// add adds a row of zeros and returns its position.
+func (n *Increments) add(key ps.Key) int {
+	n.Keys = append(n.Keys, key)
+	for range n.width {
+		n.Values = append(n.Values, 0)
 	}
-	return n.Values[at*n.width : (at+1)*n.width]
+	return len(n.Keys) - 1
 }
+
+func (n *Increments) row(at int) []float64 { return n.Values[at*n.width : (at+1)*n.width] }

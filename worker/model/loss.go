@@ -77,6 +77,21 @@ func (l Loss) Gradient(score, label float32) float64 {
 	return 2 * (s - y)
 }
 
+// Judge returns Prediction, Value and Gradient of a score, for one exponential in place of
+// three.
+func (l Loss) Judge(score, label float32) (prediction, value, gradient float64) {
+	s, y := float64(score), float64(label)
+	if l != Log {
+		return s, (s - y) * (s - y), 2 * (s - y)
+	}
+	e := math.Exp(-math.Abs(s))
+	prediction = 1 / (1 + e)
+	if s < 0 {
+		prediction = e / (1 + e)
+	}
+	return prediction, max(s, 0) - y*s + math.Log1p(e), prediction - y
+}
+
 // sigmoid returns 1/(1+e^-s) without overflow: e^-|s| is at most 1.
 func sigmoid(s float64) float64 {
 	e := math.Exp(-math.Abs(s))

@@ -40,6 +40,10 @@ func TestLoss(t *testing.T) {
 			near("prediction", c.loss.Prediction(c.score), c.prediction)
 			near("value", c.loss.Value(c.score, c.label), c.value)
 			near("gradient", c.loss.Gradient(c.score, c.label), c.grad)
+			prediction, value, gradient := c.loss.Judge(c.score, c.label)
+			if prediction != c.loss.Prediction(c.score) || value != c.loss.Value(c.score, c.label) || gradient != c.loss.Gradient(c.score, c.label) {
+				t.Errorf("%v of score %v, label %v: Judge says %v, %v, %v, which are not Prediction, Value and Gradient", c.loss, c.score, c.label, prediction, value, gradient)
+			}
 		})
 	}
 	t.Run("the gradient is the value's", func(t *testing.T) {

@@ -97,6 +97,7 @@ func (c *computer) measure(f *flight) error {
 		series = eval.Replayed
 	}
 	c.tally.Reset()
+	measured := contribution.Figures(b)
 	for i, role := range b.Roles {
 		if role == worker.Skip || role == worker.Drop {
 			continue
@@ -105,19 +106,17 @@ func (c *computer) measure(f *flight) error {
 		if !finite(score) {
 			return fmt.Errorf("%w: score %v at partition %d, offset %d: lower the learning rate", ErrDiverged, score, b.Partition, b.From+ps.Offset(i))
 		}
+		prediction, loss, gradient := c.loss.Judge(score, b.Labels[i])
 		if role == worker.Train {
-			c.slopes[i] = float32(c.loss.Gradient(score, b.Labels[i])) * b.Weights[i]
+			c.slopes[i] = float32(gradient) * b.Weights[i]
 			if !finite(c.slopes[i]) {
 				return fmt.Errorf("%w: gradient %v at partition %d, offset %d: the label or the importance is too large", ErrDiverged, c.slopes[i], b.Partition, b.From+ps.Offset(i))
 			}
 		}
-		if !contribution.Figures(b) {
+		if !measured {
 			continue
 		}
-		scored := eval.Scored{
-			Label: b.Labels[i], Weight: b.Weights[i], Score: score,
-			Prediction: c.loss.Prediction(score), Loss: c.loss.Value(score, b.Labels[i]),
-		}
+		scored := eval.Scored{Label: b.Labels[i], Weight: b.Weights[i], Score: score, Prediction: prediction, Loss: loss}
 		window := eval.WindowOf(b.Partition, b.From+ps.Offset(i), c.config.Spec.Evaluation.Window)
 		c.tally.Add(series, window, scored)
 		if role == worker.Hold {
@@ -129,10 +128,26 @@ func (c *computer) measure(f *flight) error {
 
 func finite(x float32) bool { return x-x == 0 }
 
-// touch notes the keys that trained events have, and how many of these.
+// touch notes the keys that trained events have, and for the audit how many of these.
 func (c *computer) touch(f *flight) {
 	b := &f.batch
 	c.touched = zeroed(c.touched, len(f.group.Keys))
+	for i, role := range b.Roles {
+		if role != worker.Train {
+			continue
+		}
+		for _, at := range f.group.Index[b.Starts[i]:b.Starts[i+1]] {
+			c.touched[at] = true
+		}
+	}
+	if c.audited {
+		c.count(f)
+	}
+}
+
+// count counts the trained events of each key.
+func (c *computer) count(f *flight) {
+	b := &f.batch
 	c.counts = zeroed(c.counts, len(f.group.Keys))
 	c.lastEvent = zeroed(c.lastEvent, len(f.group.Keys))
 	for i, role := range b.Roles {
@@ -140,7 +155,6 @@ func (c *computer) touch(f *flight) {
 			continue
 		}
 		for _, at := range f.group.Index[b.Starts[i]:b.Starts[i+1]] {
-			c.touched[at] = true
 			if c.lastEvent[at] != int32(i+1) {
 				c.lastEvent[at] = int32(i + 1)
 				c.counts[at]++

@@ -25,9 +25,7 @@ type Plan struct {
 // reset. The plan's items use the memory of items.
 func (c *Cursor) Plan(b *worker.Batch, counter *contribution.Counter, everybody bool, items []ps.Item) Plan {
 	counter.Reset()
-	for i := range b.Len() {
-		counter.Add(b, i, c.Lacks)
-	}
+	counter.AddAll(b) // a shard knows either all of the batch or nothing
 	p := Plan{Items: items[:0], Replaying: c.Replaying()}
 	for i, count := range counter.Counts() {
 		shard := ps.ShardID(i)
