@@ -13,7 +13,6 @@ import (
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker"
 	"github.com/freshet-ml/freshet/worker/contribution"
-	"github.com/freshet-ml/freshet/worker/feature"
 	"github.com/freshet-ml/freshet/worker/stream"
 )
 
@@ -106,11 +105,6 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 	if finished == len(a.Partitions) {
 		return nil
 	}
-	reader, err := t.config.Source.Read(ctx, starts)
-	if err != nil {
-		return &streamError{err}
-	}
-	defer func() { err = errors.Join(err, reader.Close()) }()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	draining, giveUp := context.WithCancel(context.WithoutCancel(ctx))
@@ -120,7 +114,7 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		timer := time.AfterFunc(drainMax, giveUp)
 		context.AfterFunc(draining, func() { timer.Stop() })
 	})()
-	g.Go(func() error { return s.read(ctx, reader) })
+	g.Go(func() error { return s.read(ctx, starts) })
 	g.Go(func() error { return s.plan(ctx) })
 	g.Go(func() error { return s.compute(ctx, draining) })
 	var failed error
@@ -181,13 +175,14 @@ func send(ctx context.Context, to chan<- *flight, f *flight) error {
 }
 
 // read assembles batches: events of one partition and one pass, ending at every
-// cut. It owns the reader, the extractor and the batches it has not handed on.
-func (s *session) read(ctx context.Context, reader stream.Reader) error {
+// cut. It owns the examples and the batches it has not handed on.
+func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 	defer close(s.batches)
-	extractor, err := feature.New(s.t.config.Spec, s.t.columns)
+	from, err := s.openExamples(ctx, starts)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, from.close()) }()
 	open := make(map[ps.Partition]*flight)
 	skips := make(map[ps.Partition]*skipCount)
 	hand := func(f *flight) error {
@@ -195,12 +190,16 @@ func (s *session) read(ctx context.Context, reader stream.Reader) error {
 		f.group.Fill(f.batch.Keys, s.shards)
 		return send(ctx, s.batches, f)
 	}
-	var event worker.Event
 	for {
-		err := reader.Next(ctx, &event)
+		event, err := from.next(ctx)
 		switch {
 		case errors.Is(err, io.EOF):
-			return s.readEnd(reader, open, hand)
+			return s.readEnd(from, open, hand)
+		case errors.Is(err, errCached):
+			if from, err = s.reopenExamples(ctx, from); err != nil {
+				return err
+			}
+			continue
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
@@ -224,13 +223,17 @@ func (s *session) read(ctx context.Context, reader stream.Reader) error {
 			f.batch.Reset(event.Partition, event.Offset, event.Pass)
 			open[event.Partition] = f
 		}
-		err = extractor.Append(&f.batch, &event)
+		before := f.batch.Len()
+		err = from.append(&f.batch)
+		if f.batch.Len() == before {
+			return err
+		}
 		if alone && err == nil && s.t.crashes.isDropped(event.Partition, event.Offset) {
 			f.batch.Roles[f.batch.Len()-1] = worker.Drop
 			err = fmt.Errorf("partition %d, offset %d: given up after %d times: %w", event.Partition, event.Offset, crashesMax, errCrashed)
 		}
 		if err != nil {
-			s.t.config.Skipped(&event, err)
+			s.t.config.Skipped(event, err)
 			if skips[event.Partition] == nil {
 				skips[event.Partition] = new(skipCount)
 			}
@@ -246,6 +249,19 @@ func (s *session) read(ctx context.Context, reader stream.Reader) error {
 	}
 }
 
+// reopenExamples opens the examples anew that are not read yet.
+func (s *session) reopenExamples(ctx context.Context, from examples) (examples, error) {
+	starts := make([]stream.Start, 0, len(s.next))
+	for _, p := range s.assignment.Partitions {
+		starts = append(starts, stream.Start{Partition: p, Offset: s.next[p]})
+	}
+	again, err := s.openExamples(ctx, starts)
+	if err != nil {
+		return from, err // the caller closes it
+	}
+	return again, from.close()
+}
+
 // isCut reports whether a batch must end at to, and forgets the cuts behind it.
 func (s *session) isCut(p ps.Partition, to ps.Offset) bool {
 	cuts := s.cuts[p]
@@ -257,14 +273,14 @@ func (s *session) isCut(p ps.Partition, to ps.Offset) bool {
 }
 
 // readEnd hands on what is left and, for every partition, its end.
-func (s *session) readEnd(reader stream.Reader, open map[ps.Partition]*flight, hand func(*flight) error) error {
+func (s *session) readEnd(from examples, open map[ps.Partition]*flight, hand func(*flight) error) error {
 	for _, p := range s.assignment.Partitions {
 		if f := open[p]; f != nil {
 			if err := hand(f); err != nil {
 				return err
 			}
 		}
-		end, known := reader.End(p)
+		end, known := from.end(p)
 		if !known {
 			return &streamError{fmt.Errorf("partition %d ended at an unknown offset: %w", p, ps.ErrCorrupt)}
 		}

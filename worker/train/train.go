@@ -12,6 +12,7 @@ package train
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,6 +73,9 @@ type Config struct {
 	// as the events in flight are. Events that some shard has learned already are not
 	// held back: to replay is to catch up. 0 is as fast as it goes.
 	Rate float64
+	// Cache, if not empty, is a directory where extracted examples are kept for other
+	// passes, replays and restarts (see package cache). Several workers may share it.
+	Cache string
 	// Skipped is told of every row that cannot be used, with the reason; never its
 	// text. It is called by the goroutine that reads, possibly again for the same
 	// row after a restart, and should not block. May be nil.
@@ -107,6 +111,7 @@ type Position struct {
 type Trainer struct {
 	config  Config
 	columns []string
+	digest  [sha256.Size]byte // of the features, for the cache
 
 	acknowledged atomic.Int64 // batches, over all sessions
 	crashes      crashes
@@ -124,8 +129,12 @@ func New(c Config) (*Trainer, error) {
 	if _, err := feature.New(c.Spec, feature.Columns(c.Spec)); err != nil {
 		return nil, err
 	}
+	digest, err := feature.Digest(c.Spec)
+	if err != nil {
+		return nil, err
+	}
 	return &Trainer{
-		config: c, columns: feature.Columns(c.Spec), positions: make(map[ps.Partition]Position),
+		config: c, digest: digest, columns: feature.Columns(c.Spec), positions: make(map[ps.Partition]Position),
 		crashes: crashes{alone: make(map[ps.Partition]ps.Range), counts: make(map[place]int)},
 	}, nil
 }
