@@ -20,6 +20,7 @@ type Reader struct {
 	in     *bufio.Reader
 	events uint64 // in the file
 	next   uint64 // the event that Append gives
+	head   [blockHead]byte
 	buf    []byte
 	block  block
 	at     int // of the block's events, the next
@@ -121,11 +122,10 @@ func (r *Reader) fill() error {
 	if r.at < r.block.events {
 		return nil
 	}
-	var head [blockHead]byte
-	if _, err := io.ReadFull(r.in, head[:]); err != nil {
+	if _, err := io.ReadFull(r.in, r.head[:]); err != nil {
 		return damage("block", err)
 	}
-	size, err := sizeOf(head[:])
+	size, err := sizeOf(r.head[:])
 	if err != nil {
 		return damage("block", err)
 	}
@@ -133,7 +133,7 @@ func (r *Reader) fill() error {
 		r.buf = make([]byte, size, size+size/4)
 	}
 	r.buf = r.buf[:size]
-	copy(r.buf, head[:])
+	copy(r.buf, r.head[:])
 	if _, err := io.ReadFull(r.in, r.buf[blockHead:]); err != nil {
 		return damage("block", err)
 	}

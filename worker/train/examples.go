@@ -34,9 +34,9 @@ var errCached = errors.New("the rest is cached")
 // there is one that has all of them, else from the stream.
 func (s *session) openExamples(ctx context.Context, starts []stream.Start) (examples, error) {
 	if s.t.config.Cache != "" {
-		cached, err := s.openCached(starts)
-		if cached != nil || err != nil {
-			return cached, err
+		kept, err := s.openCached(starts)
+		if kept != nil || err != nil {
+			return kept, err
 		}
 	}
 	extractor, err := feature.New(s.t.config.Spec, s.t.columns)
