@@ -195,9 +195,9 @@ func (h childHome) node(ctx context.Context, name string) (*child, error) {
 }
 
 // worker returns the child that is a worker.
-func (h childHome) worker(name, model, url, secretFile string, inFlight int, rate float64) *child {
+func (h childHome) worker(name, model, url, secretFile string, inFlight int, rate float64, cache string) *child {
 	return h.child("worker", name, "--model", model, "--stream", url, "--secret-file", secretFile,
-		"--in-flight", fmt.Sprint(inFlight), "--rate", fmt.Sprint(rate), "--dead-letters", h.letters(name))
+		"--in-flight", fmt.Sprint(inFlight), "--rate", fmt.Sprint(rate), "--cache", cache, "--dead-letters", h.letters(name))
 }
 
 // letters returns the file of a worker's dead letters.

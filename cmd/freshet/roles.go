@@ -61,6 +61,8 @@ func hostName(role string) string {
 	return role
 }
 
+const cacheUsage = "directory where extracted examples are kept, so that other passes, replays and restarts need not read the text again; keys only, made if it is not there (default: none are kept)"
+
 const standbysUsage = "copies of every shard that other nodes keep, to take over within a second"
 
 func newCoordinator(t *terminal) *cobra.Command {
@@ -236,6 +238,7 @@ func newWorker(t *terminal) *cobra.Command {
 	var f storeFlags
 	var gossip gossipFlags
 	var name, model, stream, secretFile, lettersPath string
+	var cache string
 	var inFlight int
 	var rate float64
 	cmd := &cobra.Command{
@@ -270,7 +273,7 @@ func newWorker(t *terminal) *cobra.Command {
 			defer store.Close()
 			return untilStopped(ctx, runWorker(ctx, workerSettings{
 				store: store, name: name, model: model, stream: stream, inFlight: inFlight,
-				rate: rate, secret: secret, letters: letters, gossip: gossiping, logger: t.logger,
+				rate: rate, cache: cache, secret: secret, letters: letters, gossip: gossiping, logger: t.logger,
 			}))
 		},
 	}
@@ -282,6 +285,7 @@ func newWorker(t *terminal) *cobra.Command {
 	flags.StringVar(&stream, "stream", "", "stream URL, in place of the spec's")
 	flags.StringVar(&secretFile, "secret-file", "", "file with the secret that masks identifiers; the same for all workers")
 	flags.StringVar(&lettersPath, "dead-letters", filepath.Join(os.TempDir(), "freshet-dead-letters.jsonl"), "file that lists rows that cannot be used, without their text")
+	flags.StringVar(&cache, "cache", "", cacheUsage)
 	flags.IntVar(&inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	flags.Float64Var(&rate, "rate", 0, "events per second, over all workers, that are learned at most; give all workers the same (0: as fast as it goes)")
 	profiled(cmd)

@@ -43,6 +43,7 @@ type upSettings struct {
 	shards    int
 	standbys  int
 	inFlight  int
+	cache     string
 	rate      float64
 	killEvery time.Duration
 	untilEnd  bool
@@ -104,6 +105,7 @@ Without, up works in a temporary directory, begins empty and leaves nothing.`,
 	flags.IntVar(&u.workers, "workers", 2, "workers")
 	flags.IntVar(&u.shards, "shards", 64, "shards of the cluster, a power of two")
 	flags.IntVar(&u.standbys, "standbys", 0, standbysUsage)
+	flags.StringVar(&u.cache, "cache", "", cacheUsage)
 	flags.IntVar(&u.inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	flags.Float64Var(&u.rate, "rate", 0, "events per second, over all workers, that are learned at most (0: as fast as it goes)")
 	flags.DurationVar(&u.killEvery, "kill-every", 0, "time between kills of a node or a worker, at least 1s (0: none is killed)")
@@ -339,7 +341,7 @@ func (u *upSettings) startMembers(ctx context.Context, g *errgroup.Group, t *ter
 			workers.Go(func() error {
 				return runWorker(ctx, workerSettings{
 					store: h.store, name: workerName(i), model: j.spec.Model, source: j.source,
-					inFlight: u.inFlight, rate: u.rate, secret: j.secret, letters: h.letters, logger: t.logger,
+					inFlight: u.inFlight, rate: u.rate, cache: u.cache, secret: j.secret, letters: h.letters, logger: t.logger,
 				})
 			})
 		}
@@ -366,7 +368,7 @@ func (u *upSettings) startChildren(ctx context.Context, g *errgroup.Group, t *te
 		g.Go(func() error { return node.run(ctx) })
 	}
 	for i := range u.workers {
-		worker := children.worker(workerName(i), j.spec.Model, j.url, h.dir.file(secretName), u.inFlight, u.rate)
+		worker := children.worker(workerName(i), j.spec.Model, j.url, h.dir.file(secretName), u.inFlight, u.rate, u.cache)
 		k.workers = append(k.workers, worker)
 		g.Go(func() error { return worker.run(ctx) })
 	}

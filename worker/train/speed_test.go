@@ -123,6 +123,12 @@ func (l *local) losses(b *testing.B, figures ps.TableID) (mean, events float64) 
 // without the network between them: run it with -cpuprofile to see what an event costs
 // where. It reports the log loss beside the speed.
 func BenchmarkLearning(b *testing.B) {
+	b.Run("text", func(b *testing.B) { benchmarkLearning(b, "") })
+	b.Run("cache", func(b *testing.B) { benchmarkLearning(b, b.TempDir()) })
+}
+
+// benchmarkLearning learns from the text, or from a cache that it writes beforehand.
+func benchmarkLearning(b *testing.B, cache string) {
 	const shards = 64
 	path := *speedText
 	if path == "" {
@@ -144,8 +150,7 @@ func BenchmarkLearning(b *testing.B) {
 		Name: s.Model, Version: 1, Layout: s.Layout(eval.Tables()), Stream: source.Identity(), Partitions: source.Partitions(),
 	}
 	figures, _, _ := model.Layout.Table(eval.FiguresTable)
-	var loss, events float64
-	for b.Loop() {
+	learn := func() (loss, events float64) {
 		l := &local{}
 		for i := range shards {
 			opened, err := shard.New(shard.Config{Model: model, ID: ps.ShardID(i), Shards: shards, Fence: 1})
@@ -157,12 +162,13 @@ func BenchmarkLearning(b *testing.B) {
 		ownership := make(assigned, 1)
 		ownership <- train.Assignment{Generation: 1, Partitions: []ps.Partition{0}, Workers: 1}
 		trainer, err := train.New(train.Config{
-			Model: model, Spec: s, Source: source, Params: l, Ownership: ownership, Logger: slog.New(slog.DiscardHandler),
+			Model: model, Spec: s, Source: source, Params: l, Ownership: ownership, Cache: cache, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(b.Context())
+		defer cancel()
 		ended := make(chan error, 1)
 		go func() { ended <- trainer.Run(ctx) }()
 		for finished(trainer) < model.Partitions {
@@ -176,7 +182,14 @@ func BenchmarkLearning(b *testing.B) {
 		if err := <-ended; err != nil {
 			b.Fatal(err)
 		}
-		loss, events = l.losses(b, figures)
+		return l.losses(b, figures)
+	}
+	if cache != "" {
+		learn()
+	}
+	var loss, events float64
+	for b.Loop() {
+		loss, events = learn()
 	}
 	b.ReportMetric(float64(b.N)*events/b.Elapsed().Seconds(), "events/s")
 	b.ReportMetric(loss, "logloss")
