@@ -49,6 +49,7 @@ type benchTrain struct {
 	every    time.Duration
 	profiles string
 	spec     string
+	cache    string
 }
 
 // trainReport is the document of "bench train -o json". Keys may be added and do not
@@ -87,6 +88,9 @@ kept in --data, or that of --source: Vowpal Wabbit text, features in column f.`,
   freshet bench train --network fm --in-flight 256 -o json
   freshet bench train --source file:///data/criteo.vw --cpuprofile profiles
 
+  # From extracted examples; the second run is the one to look at:
+  freshet bench train --cache examples && freshet bench train --cache examples
+
   # The log loss of learning each event before the next is pulled:
   freshet bench train --examples 100000 --sequential`,
 		Args: cobra.NoArgs,
@@ -116,6 +120,7 @@ kept in --data, or that of --source: Vowpal Wabbit text, features in column f.`,
 	flags.BoolVar(&b.serial, "sequential", false, "one event in flight: slow, and the log loss to compare with")
 	flags.DurationVar(&b.every, "checkpoint-every", time.Second, "time between epochs")
 	flags.StringVar(&b.profiles, "cpuprofile", "", "directory to write a processor profile of the node and of the worker to")
+	flags.StringVar(&b.cache, "cache", "", "directory of extracted examples: the first run fills it, and others read it in place of the text")
 	flags.StringVar(&b.spec, "spec", "", "file with another model spec, in place of --network")
 	return cmd
 }
@@ -281,7 +286,7 @@ func (m *trainMeasurement) learn(ctx context.Context, g *errgroup.Group, home ch
 	if _, err := c.sample(ctx); err != nil { // until all shards are served
 		return err
 	}
-	m.worker = home.worker(workerName(0), c.job.spec.Model, c.job.url, "", m.inFlight, 0)
+	m.worker = home.worker(workerName(0), c.job.spec.Model, c.job.url, "", m.inFlight, 0, m.cache)
 	g.Go(func() error { return m.worker.run(ctx) })
 	started, err := m.begin(ctx)
 	if err != nil {

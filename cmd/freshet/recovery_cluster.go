@@ -107,7 +107,7 @@ func (c *recoveryCluster) run(ctx context.Context, body func(context.Context) er
 			return err
 		}
 		for i := range c.workers {
-			worker := home.worker(workerName(i), c.job.spec.Model, c.job.url, "", 0, c.rate)
+			worker := home.worker(workerName(i), c.job.spec.Model, c.job.url, "", 0, c.rate, "")
 			g.Go(func() error { return worker.run(ctx) })
 		}
 		return body(ctx)
@@ -215,7 +215,7 @@ func (c *recoveryCluster) fill(ctx context.Context, home childHome, events int64
 	defer stop()
 	g, filling := errgroup.WithContext(filling)
 	for i := range c.workers {
-		worker := home.worker(fmt.Sprintf("filler-%d", i), c.job.spec.Model, c.job.url, "", fillInFlight, 0)
+		worker := home.worker(fmt.Sprintf("filler-%d", i), c.job.spec.Model, c.job.url, "", fillInFlight, 0, "")
 		g.Go(func() error { return worker.run(filling) })
 	}
 	g.Go(func() error {
