@@ -65,7 +65,7 @@ type Extractor struct {
 	values []float32
 	ends   []int
 	digits []byte
-	padded []byte // text of words with separators behind it
+	words  words
 	// texts are the values' texts, collected only if describing.
 	texts      []string
 	describing bool
