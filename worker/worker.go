@@ -56,7 +56,8 @@ const (
 // memory is reused after Reset; it has one owner at a time.
 //
 // Invariant: len(Roles) = len(Labels) = len(Weights) = Range.Len(), len(Starts)
-// is one more, and len(Keys) = len(Values) = Starts[Range.Len()].
+// is one more, and len(Keys) = len(Values) = Starts[Range.Len()]; len(Fields) is that
+// too, or 0.
 type Batch struct {
 	Partition ps.Partition
 	ps.Range
@@ -75,7 +76,13 @@ type Batch struct {
 	Starts []int32
 	Keys   []ps.Key
 	Values []float32
+	// Fields says which field of the model's input each feature belongs to, or that it
+	// is NoField; it is empty if the network does not look at fields.
+	Fields []uint16
 }
+
+// NoField is the field of features that belong to none: the constant.
+const NoField = 1<<16 - 1
 
 // Reset empties b and sets the partition, first offset and pass of what is
 // appended to it next.
@@ -83,7 +90,7 @@ func (b *Batch) Reset(p ps.Partition, from ps.Offset, pass uint32) {
 	b.Partition, b.Range, b.Pass, b.EventTime = p, ps.Range{From: from, To: from}, pass, 0
 	b.Roles, b.Labels, b.Weights = b.Roles[:0], b.Labels[:0], b.Weights[:0]
 	b.Starts = append(b.Starts[:0], 0)
-	b.Keys, b.Values = b.Keys[:0], b.Values[:0]
+	b.Keys, b.Values, b.Fields = b.Keys[:0], b.Values[:0], b.Fields[:0]
 }
 
 // AddFeature adds a feature to the event that Close will end.
@@ -98,6 +105,7 @@ func (b *Batch) Close(role Role, label, weight float32, eventTime int64) {
 	if role == Skip {
 		start := b.Starts[len(b.Starts)-1]
 		b.Keys, b.Values = b.Keys[:start], b.Values[:start]
+		b.Fields = b.Fields[:min(len(b.Fields), int(start))]
 	}
 	b.Roles = append(b.Roles, role)
 	b.Labels = append(b.Labels, label)

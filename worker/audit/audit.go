@@ -68,6 +68,7 @@ func Run(ctx context.Context, c Config) (report Report, err error) {
 	last := make([]ps.Offset, partitions) // the furthest that any shard has applied
 	expected := make([]*contribution.Counter, partitions)
 	batches := make([]worker.Batch, partitions)
+	dense := c.Spec.DenseKeys()
 	for p := range partitions {
 		applied[p] = make([]ps.Offset, shards)
 		for s, shard := range c.Progress {
@@ -78,7 +79,7 @@ func Run(ctx context.Context, c Config) (report Report, err error) {
 			last[p] = max(last[p], applied[p][s])
 		}
 		starts[p].Partition = ps.Partition(p)
-		expected[p] = contribution.New(shards, c.Spec.Evaluation.Window)
+		expected[p] = contribution.New(shards, c.Spec.Evaluation.Window, dense...)
 		batches[p].Reset(ps.Partition(p), 0, 0)
 	}
 	count := func(p ps.Partition) {

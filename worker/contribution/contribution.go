@@ -5,8 +5,8 @@
 // The rule, for an event of a batch:
 //
 //   - skipped: one skip at every shard;
-//   - trained: once at each shard that has one of its keys, and at the shard of
-//     its window's figures;
+//   - trained: once at each shard that has one of its keys or a row of the network's
+//     layers, which every event touches, and at the shard of its window's figures;
 //   - dropped: as a skip where it would have been trained, so that the audit, which
 //     does not know of it, finds the same events everywhere;
 //   - held out: at the shard of its window's figures only.
@@ -38,15 +38,23 @@ type Counter struct {
 	counts []Count  // by shard; their Fingerprint.Count is set by Counts
 	shift  int      // of a key, to its shard
 	at     []uint64 // a bit per shard that the event at hand contributes to
+	dense  []uint64 // a bit per shard with rows that every trained event touches
 }
 
 // New returns a counter for a cluster of shards and figures in windows of the
-// given number of offsets.
-func New(shards, window int) *Counter {
-	return &Counter{
+// given number of offsets. dense are the keys that every trained event has: those of
+// the rows of a network's layers.
+func New(shards, window int, dense ...ps.Key) *Counter {
+	c := &Counter{
 		window: window, counts: make([]Count, shards),
-		shift: 64 - bits.TrailingZeros(uint(shards)), at: make([]uint64, (shards+63)/64),
+		shift: 64 - bits.TrailingZeros(uint(shards)),
+		at:    make([]uint64, (shards+63)/64), dense: make([]uint64, (shards+63)/64),
 	}
+	for _, key := range dense {
+		s := ps.ShardOf(key, shards)
+		c.dense[s/64] |= 1 << (s % 64)
+	}
+	return c
 }
 
 // Reset forgets what was counted.
@@ -110,6 +118,9 @@ func (c *Counter) find(b *worker.Batch, i int, role worker.Role) {
 	}
 	if role != worker.Train && role != worker.Drop {
 		return
+	}
+	for k, set := range c.dense {
+		c.at[k] |= set
 	}
 	keys := b.Keys[b.Starts[i]:b.Starts[i+1]]
 	if len(c.at) == 1 { // the bits stay in a register

@@ -59,6 +59,7 @@ type Extractor struct {
 	inputs   []input
 	labels   *labels // nil: there are none, and none are needed
 	constant bool
+	fielded  bool // the network sees fields
 
 	// The event at hand: input i has keys and values [ends[i-1]:ends[i]].
 	keys   []ps.Key
@@ -66,6 +67,7 @@ type Extractor struct {
 	ends   []int
 	digits []byte
 	words  words
+	places []uint16 // of the tokens of features that are fields by position
 	// texts are the values' texts, collected only if describing.
 	texts      []string
 	describing bool
@@ -104,7 +106,7 @@ func NewUnlabelled(s *spec.Spec, columns []string) (*Extractor, error) {
 	if err := s.Valid(); err != nil {
 		return nil, fmt.Errorf("extract features: %w", err)
 	}
-	x := &Extractor{constant: s.Network.Constant, ends: make([]int, len(s.Features))}
+	x := &Extractor{constant: s.Network.Constant, fielded: s.Network.HasTower(), ends: make([]int, len(s.Features))}
 	for _, f := range s.Features {
 		in, err := x.newInput(f, columns)
 		if err != nil {
@@ -186,6 +188,9 @@ func (x *Extractor) Append(b *worker.Batch, e *worker.Event) error {
 	if x.constant {
 		b.AddFeature(constantKey, 1)
 	}
+	if x.fielded {
+		x.appendFields(b)
+	}
 	b.Close(role, label, weight, e.Time)
 	return nil
 }
@@ -216,15 +221,19 @@ func (x *Extractor) extract(e *worker.Event) (at string, err error) {
 		}
 	}()
 	x.keys, x.values, x.texts = x.keys[:0], x.values[:0], x.texts[:0]
+	x.places = x.places[:0]
 	for i := range x.inputs {
 		in := &x.inputs[i]
 		switch in.Kind {
 		case spec.Categorical:
 			x.add(in, e.Columns[in.column], 1)
 		case spec.Tokens:
-			if in.padding != nil && !x.describing {
+			switch {
+			case in.Fields > 0:
+				err = x.addPlaced(in, e.Columns[in.column])
+			case in.padding != nil && !x.describing:
 				x.addWords(in, e.Columns[in.column])
-			} else {
+			default:
 				err = x.addTokens(in, e.Columns[in.column])
 			}
 		case spec.Buckets:

@@ -29,6 +29,13 @@ const (
 	// InFlightMax is how many events are between pull and push. Learning has
 	// suffered badly long before.
 	InFlightMax = 1 << 20
+	// FieldsMax is how many fields a tower sees. A batch numbers them in 16 bits.
+	FieldsMax = 1 << 14
+	// LayersMax is how many hidden layers a tower has.
+	LayersMax = 16
+	// DenseMax is how many parameters all layers have together: they travel with every
+	// batch, so many in 16 MiB.
+	DenseMax = 4 << 20
 )
 
 // vwNumbers are what a Vowpal Wabbit line begins with. They are columns to those who
@@ -52,6 +59,7 @@ func check(r *reporter, s *Spec) {
 	checkLabel(r, s)
 	checkFeatures(r, s)
 	checkNetwork(r, s.Network)
+	checkFields(r, s)
 	if h := s.Evaluation.Holdout; !(h >= 0 && h < 1) {
 		r.report("evaluation.holdout", fmt.Sprintf("%v", h), "want the share of events that are held out, from 0 to less than 1, such as 0.01")
 	}
@@ -354,17 +362,78 @@ func reportUnknown(r *reporter, s *Spec, path, name string) {
 
 func checkNetwork(r *reporter, n Network) {
 	checkOptimizer(r, "network.optimizer", n.Optimizer, ruleNames(), "")
-	if !checkOneOf(r, "network.kind", "network", n.Kind, Logistic, FM) {
+	if !checkOneOf(r, "network.kind", "network", n.Kind, Logistic, FM, DeepFM, MLP) {
 		return
 	}
-	if n.Kind == Logistic {
-		if n.Factors != 0 || n.FactorOptimizer != (ps.Optimizer{}) || n.FactorInit != 0 {
-			r.report("network.factors", "a logistic network has no factors", "remove them, or write kind: fm")
+	if n.hasFactors() {
+		checkRange(r, "network.factors", n.Factors, ps.WidthMax)
+		checkOptimizer(r, "network.factor_optimizer", n.FactorOptimizer, fromAnywhere,
+			"ftrl begins at 0 whatever the initial values, and factors that are 0 never learn")
+		checkPositive(r, "network.factor_init", n.FactorInit)
+	} else if n.Factors != 0 || n.FactorOptimizer != (ps.Optimizer{}) || n.FactorInit != 0 {
+		r.report("network.factors", noFactors, "remove them, or write kind: fm")
+	}
+	if n.HasTower() {
+		checkTower(r, n)
+	} else if len(n.Hidden) > 0 || n.Dropout != 0 || n.HiddenOptimizer != (ps.Optimizer{}) {
+		r.report("network.hidden", "this network"+noHidden, adviseDeepFM)
+	}
+}
+
+// What is said of keys of a network that has no use for them.
+const (
+	noFactors    = "a logistic network has no factors"
+	adviseFM     = "remove it, or write kind: fm"
+	noHidden     = " has no hidden layers"
+	adviseDeepFM = "remove it, or write kind: deepfm"
+)
+
+// fromAnywhere are the rules that begin at a row's initial values.
+var fromAnywhere = []string{ps.AdaGrad, ps.Adam, ps.AdamW, ps.SGD}
+
+func checkTower(r *reporter, n Network) {
+	if len(n.Hidden) == 0 || len(n.Hidden) > LayersMax {
+		r.report("network.hidden", fmt.Sprintf("%d layers", len(n.Hidden)), fmt.Sprintf("list the units of 1 to %d layers, such as [128, 64]", LayersMax))
+	}
+	for i, units := range n.Hidden {
+		checkRange(r, item("network.hidden", i), units, ps.WidthMax)
+	}
+	if !(n.Dropout >= 0 && n.Dropout < 1) {
+		r.report("network.dropout", fmt.Sprintf("%v", n.Dropout), "want the share of units that are left out, from 0 to less than 1, such as 0.2")
+	}
+	checkOptimizer(r, "network.hidden_optimizer", n.HiddenOptimizer, fromAnywhere,
+		"ftrl begins at 0 whatever the initial values, and layers that are 0 never learn")
+}
+
+// checkFields checks what a tower makes of the features, and that nobody else is told of
+// fields.
+func checkFields(r *reporter, s *Spec) {
+	for i, f := range s.Features {
+		path := item("features", i) + ".fields"
+		switch {
+		case f.Fields == 0:
+		case !s.Network.HasTower():
+			r.report(path, "only networks with hidden layers see fields", adviseDeepFM)
+		default:
+			checkRange(r, path, f.Fields, FieldsMax)
 		}
+	}
+	if !s.Network.HasTower() || s.Network.Factors < 1 || s.Network.Factors > ps.WidthMax {
 		return
 	}
-	checkRange(r, "network.factors", n.Factors, ps.WidthMax)
-	checkOptimizer(r, "network.factor_optimizer", n.FactorOptimizer, []string{ps.AdaGrad, ps.SGD},
-		"ftrl begins at 0 whatever the initial values, and factors that are 0 never learn")
-	checkPositive(r, "network.factor_init", n.FactorInit)
+	if n := s.Fields(); n < 1 || n > FieldsMax {
+		r.report("features", fmt.Sprintf("%d fields", n), fmt.Sprintf("a network with hidden layers sees 1 to %d", FieldsMax))
+		return
+	}
+	total := 0
+	for _, d := range s.Dense() {
+		if d.Table.Width > ps.WidthMax {
+			return // reported already
+		}
+		total += d.Rows * d.Table.Width
+	}
+	if total > DenseMax {
+		r.report("network.hidden", fmt.Sprintf("%d parameters in all layers", total),
+			fmt.Sprintf("want at most %d: make the first layer smaller, or factors fewer", DenseMax))
+	}
 }

@@ -124,6 +124,7 @@ func (d decoder) feature(f *Feature) read {
 			{name: "column", read: d.text(&f.Column), required: true},
 			{name: "split", read: d.text(&f.Split)},
 			{name: "weight_after", read: d.text(&f.WeightAfter)},
+			{name: "fields", read: d.whole(&f.Fields)},
 			{name: "log", read: d.number(&f.Log)},
 			{name: "edges", read: d.numbers(&f.Edges)},
 			{name: "clock", read: d.text(&f.Clock)},
@@ -142,6 +143,8 @@ func (d decoder) feature(f *Feature) read {
 				key.refusal, key.advice = "a cross reads other features, not a column", "remove it, and list the features' names under cross"
 			case key.name == "weight_after" && f.Kind != Tokens:
 				key.refusal, key.advice = "only tokens have weights", `remove it, or add split with what separates the tokens, such as split: " "`
+			case key.name == "fields" && f.Kind != Tokens:
+				key.refusal, key.advice = "only tokens are fields by their position", `remove it, or add split with what separates the tokens, such as split: " "`
 			case key.name == "zone" && f.Kind != Clock:
 				key.refusal, key.advice = "only a clock has a time zone", "remove it, or add clock: hour"
 			}
@@ -162,16 +165,34 @@ func (d decoder) network(dst *Network) read {
 			{name: "factors", read: d.whole(&dst.Factors)},
 			{name: "factor_optimizer", read: d.optimizer(&dst.FactorOptimizer)},
 			{name: "factor_init", read: d.number(&dst.FactorInit)},
+			{name: "hidden", read: d.wholes(&dst.Hidden)},
+			{name: "dropout", read: d.number(&dst.Dropout)},
+			{name: "hidden_optimizer", read: d.optimizer(&dst.HiddenOptimizer)},
 		}
-		kind := lookUp(n, "kind")
-		switch {
-		case kind != nil && kind.Value == FM:
+		refuse := func(fields []field, refusal, advice string) {
+			for i := range fields {
+				fields[i].refusal, fields[i].advice = refusal, advice
+			}
+		}
+		kind := dst.Kind
+		if given := lookUp(n, "kind"); given != nil {
+			kind = given.Value
+		}
+		given := Network{Kind: kind}
+		if given.hasFactors() {
 			adagrad, _ := ruleOf(ps.AdaGrad)
 			dst.Factors, dst.FactorOptimizer, dst.FactorInit = 16, adagrad.defaults, 0.01
-		case kind == nil || kind.Value == Logistic:
-			for i := range fields[3:] {
-				fields[3+i].refusal, fields[3+i].advice = "a logistic network has no factors", "remove it, or write kind: fm"
-			}
+		}
+		if given.HasTower() {
+			adam, _ := ruleOf(ps.Adam)
+			dst.Hidden, dst.HiddenOptimizer = []int{128, 64}, adam.defaults
+		}
+		switch kind {
+		case Logistic:
+			refuse(fields[3:6], noFactors, adviseFM)
+			refuse(fields[6:], "a logistic network"+noHidden, adviseDeepFM)
+		case FM:
+			refuse(fields[6:], "a factorization machine"+noHidden, adviseDeepFM)
 		}
 		d.mapping(fields)(n, path)
 	}
@@ -320,6 +341,10 @@ func (d decoder) number(dst *float64) read {
 
 func (d decoder) numbers(dst *[]float64) read {
 	return list(d, dst, "a list of numbers", "[18, 25, 35]", decoder.number)
+}
+
+func (d decoder) wholes(dst *[]int) read {
+	return list(d, dst, "a list of whole numbers", "[128, 64]", decoder.whole)
 }
 
 func (d decoder) texts(dst *[]string) read {

@@ -6,7 +6,7 @@ import "github.com/freshet-ml/freshet/ps"
 // values depend on them: append only.
 const (
 	LinearTable  = "linear"  // table 0: one weight per key
-	FactorsTable = "factors" // table 1 of fm: a vector per key
+	FactorsTable = "factors" // table 1 of all networks but logistic: a vector per key
 	AuditTable   = "audit"   // the last, if asked for: events per key
 )
 
@@ -31,9 +31,13 @@ func (s *Spec) Columns() []string {
 }
 
 // NetworkTables returns how many of the layout's tables are the network's. They are
-// the first ones: linear, and for fm factors.
-func (s *Spec) NetworkTables() int {
-	if s.Network.Kind == FM {
+// the first ones: linear, then factors if there are any, whose rows are those of an
+// event's features, then those of Dense.
+func (s *Spec) NetworkTables() int { return s.FeatureTables() + len(s.Dense()) }
+
+// FeatureTables returns how many of the network's tables have a row per feature's value.
+func (s *Spec) FeatureTables() int {
+	if s.Network.hasFactors() {
 		return 2
 	}
 	return 1
@@ -48,12 +52,15 @@ func (s *Spec) Layout(figures []ps.Table) ps.Layout {
 		Name: LinearTable, Kind: ps.Float32, Width: 1,
 		Optimizer: s.Network.Optimizer, Initializer: ps.Initializer{Name: ps.Zero},
 	}}
-	if s.Network.Kind == FM {
+	if s.Network.hasFactors() {
 		tables = append(tables, ps.Table{
 			Name: FactorsTable, Kind: ps.Float32, Width: s.Network.Factors,
 			Optimizer:   s.Network.FactorOptimizer,
 			Initializer: ps.Initializer{Name: ps.Normal, Scale: s.Network.FactorInit},
 		})
+	}
+	for _, d := range s.Dense() {
+		tables = append(tables, d.Table)
 	}
 	tables = append(tables, figures...)
 	if s.Training.AuditTable {

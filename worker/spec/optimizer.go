@@ -28,13 +28,22 @@ var rules = []rule{
 		defaults: ps.Optimizer{Name: ps.AdaGrad, LearningRate: 0.05, InitialAccumulator: 1},
 	},
 	{
+		settings: []string{"learning_rate", "beta1", "beta2", "epsilon", "l2"},
+		// Kingma & Ba 2015, Algorithm 1.
+		defaults: ps.Optimizer{Name: ps.Adam, LearningRate: 0.001, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8},
+	},
+	{
+		settings: []string{"learning_rate", "beta1", "beta2", "epsilon", "weight_decay"},
+		defaults: ps.Optimizer{Name: ps.AdamW, LearningRate: 0.001, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.01},
+	},
+	{
 		settings: []string{"learning_rate", "l2"},
 		defaults: ps.Optimizer{Name: ps.SGD, LearningRate: 0.01},
 	},
 }
 
 // allSettings are the keys of an optimizer other than its name.
-var allSettings = []string{"learning_rate", "initial_accumulator", "beta", "l1", "l2"}
+var allSettings = []string{"learning_rate", "initial_accumulator", "beta", "l1", "l2", "beta1", "beta2", "epsilon", "weight_decay"}
 
 // ruleOf returns the rule with the given name.
 func ruleOf(name string) (rule, bool) {
@@ -67,6 +76,14 @@ func setting(o *ps.Optimizer, name string) *float64 {
 		return &o.L1
 	case "l2":
 		return &o.L2
+	case "beta1":
+		return &o.Beta1
+	case "beta2":
+		return &o.Beta2
+	case "epsilon":
+		return &o.Epsilon
+	case "weight_decay":
+		return &o.WeightDecay
 	}
 	panic(fmt.Sprintf("spec: %q is no setting of an optimizer", name))
 }
@@ -90,11 +107,26 @@ func checkOptimizer(r *reporter, path string, o ps.Optimizer, accepts []string, 
 			if v != 0 {
 				r.report(at, o.Name+" has no such setting", "its settings are "+listed(rule.settings))
 			}
-		case name == "learning_rate" || name == "initial_accumulator":
+		case name == "beta1" || name == "beta2":
+			checkFading(r, at, v)
+		case name == "learning_rate" || name == "initial_accumulator" || name == "epsilon":
 			checkPositive(r, at, v)
 		default:
 			checkNotNegative(r, at, v)
 		}
+	}
+	if o.Beta1 > o.Beta2 {
+		r.report(join(path, "beta1"), fmt.Sprintf("%v is above beta2, %v", o.Beta1, o.Beta2), "want at most beta2, or steps have no bound")
+	}
+}
+
+// fadingMax is the largest share that a mean may keep of itself.
+const fadingMax = 1 - 1e-6
+
+// checkFading checks the share that a mean keeps of itself.
+func checkFading(r *reporter, path string, v float64) {
+	if !(v >= 0 && v <= fadingMax) {
+		r.report(path, fmt.Sprintf("%v", v), "want a share from 0 to less than 1, such as 0.9")
 	}
 }
 

@@ -165,7 +165,7 @@ func TestWhatIsLeftOutHasItsDefault(t *testing.T) {
 	})
 	t.Run("a factorization machine has the defaults of the example", func(t *testing.T) {
 		complete := parse(t, string(spec.Example()))
-		if got := parse(t, beginnings["base"]+"network: {kind: fm}\n").Network; got != complete.Network {
+		if got := parse(t, beginnings["base"]+"network: {kind: fm}\n").Network; !cmp.Equal(got, complete.Network) {
 			t.Errorf("got %+v, want %+v", got, complete.Network)
 		}
 	})

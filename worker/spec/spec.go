@@ -115,6 +115,9 @@ type Feature struct {
 	// Split separates tokens; WeightAfter, if not empty, separates a token from
 	// its numeric value (default value 1).
 	Split, WeightAfter string
+	// Fields, if not 0, says that the tokens are so many fields, by their position: a
+	// tower sees each by itself.
+	Fields int
 	// Log, if above 1, is the base of logarithmic buckets; else Edges are the
 	// ascending bounds of the buckets.
 	Log   float64
@@ -141,21 +144,29 @@ const (
 const (
 	Logistic = "logistic" // linear in the features, under either loss
 	FM       = "fm"       // factorization machine
+	DeepFM   = "deepfm"   // fm, and a tower of layers over the same factors
+	MLP      = "mlp"      // logistic, and a tower of layers over factors
 )
 
 // Network says how a score is computed from rows. Table 0 holds the linear
-// weights; table 1 of fm the factors.
+// weights; table 1 of all but logistic the factors; those behind it the layers, as
+// Dense says.
 type Network struct {
 	Kind string
 	// Constant adds a feature that every event has: the bias.
 	Constant bool
 	// Optimizer is the linear weights'.
 	Optimizer ps.Optimizer
-	// Factors is k of fm, FactorOptimizer its factors' update rule, and
-	// FactorInit the standard deviation of their initial values.
+	// Factors is how many numbers a key has beside its linear weight, FactorOptimizer
+	// their update rule, and FactorInit the standard deviation of their initial values.
 	Factors         int
 	FactorOptimizer ps.Optimizer
 	FactorInit      float64
+	// Hidden are the units of a tower's layers, Dropout the share of them that an event
+	// is learned without, and HiddenOptimizer the update rule of all layers.
+	Hidden          []int
+	Dropout         float64
+	HiddenOptimizer ps.Optimizer
 }
 
 // Evaluation says how the model is judged while it learns.

@@ -42,6 +42,9 @@ func featureText(f Feature) string {
 	if f.WeightAfter != "" {
 		add("weight_after", strconv.Quote(f.WeightAfter))
 	}
+	if f.Fields != 0 {
+		add("fields", strconv.Itoa(f.Fields))
+	}
 	if f.Log != 0 {
 		add("log", decimalText(f.Log))
 	}

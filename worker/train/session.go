@@ -329,7 +329,7 @@ func (c *skipCount) add(o ps.Offset, reason error) error {
 // cursors.
 func (s *session) plan(ctx context.Context) error {
 	defer close(s.planned)
-	counter := contribution.New(s.shards, s.t.config.Spec.Evaluation.Window)
+	counter := contribution.New(s.shards, s.t.config.Spec.Evaluation.Window, s.t.config.Spec.DenseKeys()...)
 	type advance struct {
 		batches int
 		at      time.Time
