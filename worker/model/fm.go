@@ -13,9 +13,12 @@ import "github.com/freshet-ml/freshet/worker"
 // Source: Rendle 2010, Factorization Machines, equations 1, 4 and lemma 3.1
 // (doi:10.1109/ICDM.2010.127).
 type fm struct {
+	whole
 	factors int
 	sums    []float64 // Σ_j v_jf x_j per factor, of the event at hand
 }
+
+func newFM(factors int) *fm { return &fm{factors: factors, sums: make([]float64, factors)} }
 
 func (m *fm) Widths() []int { return []int{1, m.factors} }
 

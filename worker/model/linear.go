@@ -4,7 +4,7 @@ import "github.com/freshet-ml/freshet/worker"
 
 // linear is Σ w x: logistic regression under the log loss, linear regression
 // under the squared.
-type linear struct{}
+type linear struct{ whole }
 
 func (linear) Widths() []int { return []int{1} }
 

@@ -9,15 +9,24 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas32"
+	"gonum.org/v1/gonum/blas/gonum"
 	"gonum.org/v1/gonum/diff/fd"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker"
 	"github.com/freshet-ml/freshet/worker/model"
+	"github.com/freshet-ml/freshet/worker/model/sgemm"
 	"github.com/freshet-ml/freshet/worker/spec"
 )
 
 const shards = 4
+
+func TestMain(m *testing.M) {
+	blas32.Use(sgemm.Implementation{})
+	m.Run()
+}
 
 // feature is a key and a value.
 type feature struct {
@@ -32,12 +41,21 @@ type event struct {
 	features      []feature
 }
 
+// fields is how many the networks with layers have. In an event's features they take
+// turns, with one that belongs to none.
+const fields = 3
+
 func batchOf(events []event) (*worker.Batch, *ps.Group) {
 	var b worker.Batch
 	b.Reset(0, 0, 0)
 	for _, e := range events {
-		for _, f := range e.features {
+		for i, f := range e.features {
 			b.AddFeature(f.key, f.x)
+			field := uint16(i % (fields + 1))
+			if field == fields {
+				field = worker.NoField
+			}
+			b.Fields = append(b.Fields, field)
 		}
 		b.Close(e.role, e.label, e.weight, 0)
 	}
@@ -46,27 +64,55 @@ func batchOf(events []event) (*worker.Batch, *ps.Group) {
 	return &b, &g
 }
 
-func newNetwork(t testing.TB, n spec.Network) model.Network {
-	t.Helper()
-	network, err := model.New(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return network
+// network is a network of a spec.
+type network struct {
+	model.Network
+	spec *spec.Spec
 }
 
-// newRows returns rows of zeros, or random ones.
-func newRows(n model.Network, keys int, rng *rand.Rand) [][]float32 {
+func specOf(n spec.Network) *spec.Spec {
+	return &spec.Spec{Seed: 5, Network: n, Features: []spec.Feature{{Name: "a"}, {Name: "x", CrossOnly: true}, {Name: "b", Kind: spec.Tokens, Fields: fields - 1}}}
+}
+
+func newNetwork(t testing.TB, n spec.Network) network {
+	t.Helper()
+	made := network{spec: specOf(n)}
+	var err error
+	if made.Network, err = model.New(made.spec); err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// newRows returns rows of zeros, or random ones. The rows of layers are such that every
+// unit is far from where it is rectified, whatever the event, on either side: there a
+// score has a derivative.
+func newRows(n network, keys int, rng *rand.Rand) [][]float32 {
 	rows := make([][]float32, len(n.Widths()))
 	for t, width := range n.Widths() {
-		rows[t] = make([]float32, keys*width)
+		size, spread := keys, 0.5
+		if layer := t - n.spec.FeatureTables(); layer >= 0 {
+			size, spread = n.spec.Dense()[layer].Rows, 0.1
+		}
+		rows[t] = make([]float32, size*width)
 		for i := range rows[t] {
-			if rng != nil {
-				rows[t][i] = float32(rng.NormFloat64() / 2)
+			if rng == nil {
+				continue
+			}
+			rows[t][i] = float32(rng.NormFloat64() * spread)
+			if n.spec.Network.HasTower() && t == len(rows)-1 { // biases
+				rows[t][i] += []float32{2, 1.5, -2}[i%3]
 			}
 		}
 	}
 	return rows
+}
+
+// learned sets scores to those that the network is learned by.
+func (n network) learned(b *worker.Batch, index []int32, rows [][]float32, scores []float32) {
+	if !n.Thinned(b, index, rows, scores) {
+		n.Scores(b, index, rows, scores)
+	}
 }
 
 func TestByHand(t *testing.T) {
@@ -131,6 +177,11 @@ var networks = []spec.Network{
 	{Kind: spec.Logistic},
 	{Kind: spec.FM, Factors: 1},
 	{Kind: spec.FM, Factors: 5},
+	{Kind: spec.FM, Factors: 16},
+	{Kind: spec.DeepFM, Factors: 4, Hidden: []int{5, 7}},
+	{Kind: spec.DeepFM, Factors: 8, Hidden: []int{9, 6}, Dropout: 0.4},
+	{Kind: spec.MLP, Factors: 3, Hidden: []int{6}},
+	{Kind: spec.MLP, Factors: 16, Hidden: []int{4, 3, 5}, Dropout: 0.25},
 }
 
 // someEvents has repeated keys, values other than 1, weights other than 1, and
@@ -176,7 +227,7 @@ func TestGradients(t *testing.T) {
 							table[i], flat = float32(flat[0]), flat[1:]
 						}
 					}
-					network.Scores(b, g.Index, changed, scores)
+					network.learned(b, g.Index, changed, scores)
 					for i, s := range scores {
 						if b.Roles[i] == worker.Train {
 							sum += float64(b.Weights[i]) * loss.Value(s, b.Labels[i])
@@ -186,7 +237,7 @@ func TestGradients(t *testing.T) {
 				}
 				want := fd.Gradient(nil, total, flatten(rows), &fd.Settings{Formula: fd.Central, Step: 1.0 / 128})
 
-				network.Scores(b, g.Index, rows, scores)
+				network.learned(b, g.Index, rows, scores)
 				dscores := make([]float32, len(events))
 				for i, s := range scores {
 					if b.Roles[i] == worker.Train {
@@ -260,6 +311,7 @@ func TestGradientsAddUp(t *testing.T) {
 				}
 			}
 			want, got := newRows(network, len(g.Keys), nil), newRows(network, len(g.Keys), nil)
+			network.learned(b, g.Index, rows, make([]float32, len(all)))
 			network.Gradients(b, g.Index, rows, all, want)
 			network.Gradients(b, g.Index, rows, even, got)
 			network.Gradients(b, g.Index, rows, odd, got)
@@ -275,14 +327,41 @@ func TestNewRefusals(t *testing.T) {
 		{Kind: "deep"},
 		{Kind: spec.FM},
 		{Kind: spec.FM, Factors: ps.WidthMax + 1},
+		{Kind: spec.DeepFM, Hidden: []int{3}},
+		{Kind: spec.DeepFM, Factors: 3},
+		{Kind: spec.MLP, Factors: 3, Hidden: []int{0}},
+		{Kind: spec.MLP, Factors: 3, Hidden: []int{3}, Dropout: 1},
 	} {
-		if _, err := model.New(n); !errors.Is(err, ps.ErrInvalid) {
+		if _, err := model.New(specOf(n)); !errors.Is(err, ps.ErrInvalid) {
 			t.Errorf("New(%+v): %v, want %v", n, err, ps.ErrInvalid)
 		}
 	}
 }
 
+// naive is a product that allocates nothing, which gonum's does.
+type naive struct{ gonum.Implementation }
+
+func (naive) Sgemm(tA, tB blas.Transpose, m, n, k int, alpha float32, a []float32, lda int, b []float32, ldb int, beta float32, c []float32, ldc int) {
+	at := func(data []float32, t blas.Transpose, stride, i, j int) float32 {
+		if t != blas.NoTrans {
+			i, j = j, i
+		}
+		return data[i*stride+j]
+	}
+	for i := range m {
+		for j := range n {
+			sum := beta * c[i*ldc+j]
+			for l := range k {
+				sum += alpha * at(a, tA, lda, i, l) * at(b, tB, ldb, l, j)
+			}
+			c[i*ldc+j] = sum
+		}
+	}
+}
+
 func TestAllocations(t *testing.T) {
+	defer blas32.Use(blas32.Implementation())
+	blas32.Use(naive{})
 	b, g, dscores := largeBatch()
 	for _, n := range networks {
 		t.Run(n.Kind+" allocates nothing", func(t *testing.T) {
@@ -290,7 +369,7 @@ func TestAllocations(t *testing.T) {
 			rows, grads := newRows(network, len(g.Keys), nil), newRows(network, len(g.Keys), nil)
 			scores := make([]float32, len(dscores))
 			if got := testing.AllocsPerRun(5, func() {
-				network.Scores(b, g.Index, rows, scores)
+				network.learned(b, g.Index, rows, scores)
 				network.Gradients(b, g.Index, rows, dscores, grads)
 			}); got != 0 {
 				t.Errorf("%v allocations per batch, want 0", got)
@@ -316,9 +395,53 @@ func largeBatch() (*worker.Batch, *ps.Group, []float32) {
 	return b, g, dscores
 }
 
+func BenchmarkDeepFM(b *testing.B) {
+	const events, columns, factors = 512, 39, 16
+	s := &spec.Spec{
+		Seed:     1,
+		Features: []spec.Feature{{Name: "f", Kind: spec.Tokens, Fields: columns}},
+		Network:  spec.Network{Kind: spec.DeepFM, Factors: factors, Hidden: []int{512, 256, 128}},
+	}
+	rng := rand.New(rand.NewPCG(1, 0))
+	made := make([]event, events)
+	for i := range made {
+		for range columns {
+			made[i].features = append(made[i].features, feature{ps.Key(ps.Mix(rng.Uint64() % 6000)), 1})
+		}
+	}
+	batch, g := batchOf(made)
+	for i := range batch.Fields {
+		batch.Fields[i] = uint16(i % columns)
+	}
+	scores, dscores := make([]float32, events), make([]float32, events)
+	for i := range dscores {
+		dscores[i] = 0.25
+	}
+	defer blas32.Use(blas32.Implementation())
+	for _, product := range []struct {
+		name string
+		of   blas.Float32
+	}{{"freshet", sgemm.Implementation{}}, {"gonum", gonum.Implementation{}}} {
+		b.Run(fmt.Sprintf("product=%s/shape=624-512-256-128-1/batch=%d", product.name, events), func(b *testing.B) {
+			blas32.Use(product.of)
+			made := network{spec: s}
+			var err error
+			if made.Network, err = model.New(s); err != nil {
+				b.Fatal(err)
+			}
+			rows, grads := newRows(made, len(g.Keys), rng), newRows(made, len(g.Keys), nil)
+			for b.Loop() {
+				made.Scores(batch, g.Index, rows, scores)
+				made.Gradients(batch, g.Index, rows, dscores, grads)
+			}
+			b.ReportMetric(float64(b.N*events)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
 func BenchmarkNetwork(b *testing.B) {
 	batch, g, dscores := largeBatch()
-	for _, n := range []spec.Network{{Kind: spec.Logistic}, {Kind: spec.FM, Factors: 8}} {
+	for _, n := range []spec.Network{{Kind: spec.Logistic}, {Kind: spec.FM, Factors: 8}, {Kind: spec.FM, Factors: 16}} {
 		b.Run(fmt.Sprintf("%s/factors=%d/features=20", n.Kind, n.Factors), func(b *testing.B) {
 			network := newNetwork(b, n)
 			rows, grads := newRows(network, len(g.Keys), nil), newRows(network, len(g.Keys), nil)

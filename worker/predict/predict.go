@@ -48,6 +48,7 @@ type Predictor struct {
 	layout    uint64
 	extractor *feature.Extractor
 	network   model.Network
+	dense     *model.Dense
 	loss      model.Loss
 
 	batch   worker.Batch
@@ -68,7 +69,7 @@ func New(c Config) (*Predictor, error) {
 	if err != nil {
 		return nil, err
 	}
-	network, err := model.New(c.Spec.Network)
+	network, err := model.New(c.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -77,10 +78,18 @@ func New(c Config) (*Predictor, error) {
 		return nil, err
 	}
 	p := &Predictor{config: c, layout: c.Model.Layout.Hash(), extractor: extractor, network: network, loss: loss}
-	for i, table := range c.Model.Layout.Tables[:c.Spec.NetworkTables()] {
+	features := c.Spec.FeatureTables()
+	for i, table := range c.Model.Layout.Tables[:features] {
 		p.reads = append(p.reads, ps.Read{Table: ps.TableID(i), RowBytes: table.RowBytes(), Group: &p.group})
 	}
+	if p.dense, err = model.NewDense(c.Spec, c.Shards); err != nil {
+		return nil, err
+	}
+	p.reads = p.dense.AppendReads(p.reads, ps.TableID(features))
 	p.weights = make([][]float32, len(p.reads))
+	for t := range p.dense.Tables() {
+		p.weights[features+t] = make([]float32, p.dense.Len(t))
+	}
 	p.batch.Reset(0, 0, 0)
 	return p, nil
 }
@@ -103,8 +112,12 @@ func (p *Predictor) Predict(ctx context.Context, into []Prediction) ([]Predictio
 	if err := p.config.Params.Pull(ctx, p.config.Model.Name, p.layout, p.reads); err != nil {
 		return into, fmt.Errorf("pull for %d predictions of model %q: %w", len(p.errs), p.config.Model.Name, err)
 	}
-	for t := range p.reads {
+	features := len(p.reads) - p.dense.Tables()
+	for t := range features {
 		p.weights[t] = ps.View[float32](p.reads[t].Values)
+	}
+	for t := range p.dense.Tables() {
+		p.dense.Order(t, ps.View[float32](p.reads[features+t].Values), p.weights[features+t])
 	}
 	if cap(p.scores) < p.batch.Len() {
 		p.scores = make([]float32, p.batch.Len())

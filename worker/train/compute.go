@@ -20,14 +20,15 @@ type computer struct {
 	loss    model.Loss
 	tally   *eval.Tally
 
-	widths    []int // of the network's tables
+	widths    []int        // of the network's tables that have a row per feature's value
+	dense     *model.Dense // those of its layers, which follow them
 	figures   ps.TableID
 	histogram ps.TableID
 	audit     ps.TableID
 	audited   bool
 
 	weights   [][]float32 // the flight's pulled rows, by table
-	gradients [][]float32 // by table, (unique keys, width)
+	gradients [][]float32 // by table, (unique keys or a layer's rows, width)
 	scores    []float32
 	slopes    []float32 // dLoss/dScore
 	touched   []bool    // unique keys that a trained event has
@@ -40,7 +41,7 @@ type computer struct {
 
 func newComputer(s *session) (*computer, error) {
 	config := &s.t.config
-	network, err := model.New(config.Spec.Network)
+	network, err := model.New(config.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +50,15 @@ func newComputer(s *session) (*computer, error) {
 		return nil, err
 	}
 	c := &computer{config: config, shards: s.shards, network: network, loss: loss, tally: eval.NewTally(loss == model.Log)}
-	for _, t := range config.Model.Layout.Tables[:config.Spec.NetworkTables()] {
+	for _, t := range config.Model.Layout.Tables[:config.Spec.FeatureTables()] {
 		c.widths = append(c.widths, t.Width)
 	}
-	c.gradients = make([][]float32, len(c.widths))
-	c.weights = make([][]float32, len(c.widths))
+	c.dense = s.dense
+	c.gradients = make([][]float32, len(c.widths)+c.dense.Tables())
+	c.weights = make([][]float32, len(c.gradients))
+	for t := range c.dense.Tables() {
+		c.weights[len(c.widths)+t] = make([]float32, c.dense.Len(t))
+	}
 	var ok bool
 	if c.figures, _, ok = config.Model.Layout.Table(eval.FiguresTable); !ok {
 		return nil, fmt.Errorf("layout has no table %q: %w", eval.FiguresTable, ps.ErrModelMismatch)
@@ -69,9 +74,14 @@ func newComputer(s *session) (*computer, error) {
 func (c *computer) contribute(f *flight) error {
 	b := &f.batch
 	n := b.Len()
-	for t := range c.weights {
+	for t, width := range c.widths {
 		c.weights[t] = ps.View[float32](f.reads[t].Values)
-		c.gradients[t] = zeroed(c.gradients[t], len(f.group.Keys)*c.widths[t])
+		c.gradients[t] = zeroed(c.gradients[t], len(f.group.Keys)*width)
+	}
+	for i := range c.dense.Tables() {
+		t := len(c.widths) + i
+		c.dense.Order(i, ps.View[float32](f.reads[t].Values), c.weights[t])
+		c.gradients[t] = zeroed(c.gradients[t], c.dense.Len(i))
 	}
 	c.scores = zeroed(c.scores, n)
 	c.slopes = zeroed(c.slopes, n)
@@ -79,12 +89,39 @@ func (c *computer) contribute(f *flight) error {
 	if err := c.measure(f); err != nil {
 		return err
 	}
+	if c.network.Thinned(b, f.group.Index, c.weights, c.scores) {
+		if err := c.slope(b); err != nil {
+			return err
+		}
+	}
 	c.network.Gradients(b, f.group.Index, c.weights, c.slopes, c.gradients)
 	c.touch(f)
 	c.tallyByShard()
 	f.contribution.reset()
 	for i := range f.items {
 		c.fill(&f.items[i], f)
+	}
+	return nil
+}
+
+// slope fills the slopes of trained events anew, by scores other than those measured.
+func (c *computer) slope(b *worker.Batch) error {
+	for i, role := range b.Roles {
+		if role != worker.Train {
+			continue
+		}
+		if err := c.setSlope(b, i, c.loss.Gradient(c.scores[i], b.Labels[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setSlope sets the slope of trained event i by the loss's gradient.
+func (c *computer) setSlope(b *worker.Batch, i int, gradient float64) error {
+	c.slopes[i] = float32(gradient) * b.Weights[i]
+	if !finite(c.slopes[i]) {
+		return fmt.Errorf("%w: gradient %v at partition %d, offset %d: the label or the importance is too large", ErrDiverged, c.slopes[i], b.Partition, b.From+ps.Offset(i))
 	}
 	return nil
 }
@@ -108,9 +145,8 @@ func (c *computer) measure(f *flight) error {
 		}
 		prediction, loss, gradient := c.loss.Judge(score, b.Labels[i])
 		if role == worker.Train {
-			c.slopes[i] = float32(gradient) * b.Weights[i]
-			if !finite(c.slopes[i]) {
-				return fmt.Errorf("%w: gradient %v at partition %d, offset %d: the label or the importance is too large", ErrDiverged, c.slopes[i], b.Partition, b.From+ps.Offset(i))
+			if err := c.setSlope(b, i, gradient); err != nil {
+				return err
 			}
 		}
 		if !measured {
@@ -202,6 +238,9 @@ func (c *computer) fill(item *ps.Item, f *flight) {
 			r.add(ps.TableID(t), r.keys[keys:], ps.Bytes(r.float32s[values:]))
 		}
 	}
+	if item.Trained > 0 {
+		c.fillDense(r, item.Shard)
+	}
 	c.fillFigures(r, c.figures, item.Shard, &c.figuresGroup, c.figuresValues)
 	c.fillFigures(r, c.histogram, item.Shard, &c.histogramGroup, c.histogramValues)
 	if c.audited {
@@ -217,6 +256,18 @@ func (c *computer) fill(item *ps.Item, f *flight) {
 		}
 	}
 	item.Rows = r.rows[start:len(r.rows):len(r.rows)]
+}
+
+// fillDense adds the gradients of the layers' rows that a shard has: every trained event
+// touches them all.
+func (c *computer) fillDense(r *rows, shard ps.ShardID) {
+	for i := range c.dense.Tables() {
+		t, keys, values := len(c.widths)+i, len(r.keys), len(r.float32s)
+		r.keys, r.float32s = c.dense.AppendShard(i, shard, c.gradients[t], r.keys, r.float32s)
+		if len(r.keys) > keys {
+			r.add(ps.TableID(t), r.keys[keys:], ps.Bytes(r.float32s[values:]))
+		}
+	}
 }
 
 func (c *computer) fillFigures(r *rows, table ps.TableID, shard ps.ShardID, group *ps.Group, values []float64) {

@@ -13,6 +13,7 @@ import (
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker"
 	"github.com/freshet-ml/freshet/worker/contribution"
+	"github.com/freshet-ml/freshet/worker/model"
 	"github.com/freshet-ml/freshet/worker/stream"
 )
 
@@ -52,6 +53,7 @@ type session struct {
 	shards     int
 	batch      int
 	window     int
+	dense      *model.Dense
 	rate       float64 // this worker's share of the rate; 0 is as fast as it goes
 
 	cursors map[ps.Partition]*Cursor     // owned by plan
@@ -71,6 +73,10 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 	if err != nil {
 		return err
 	}
+	dense, err := model.NewDense(t.config.Spec, len(progress))
+	if err != nil {
+		return err
+	}
 	batch, window := Sizes(t.config.Spec.Training.InFlight, a.Workers)
 	rate := t.config.Rate / float64(max(1, a.Workers))
 	if rate > 0 {
@@ -78,7 +84,7 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 	}
 	s := &session{
 		t: t, assignment: a, layout: t.config.Model.Layout.Hash(), shards: len(progress),
-		batch: batch, window: window, rate: rate,
+		batch: batch, window: window, dense: dense, rate: rate,
 		cursors: make(map[ps.Partition]*Cursor), cuts: make(map[ps.Partition][]ps.Offset), next: make(map[ps.Partition]ps.Offset),
 		batches: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, window),
 		tokens: make(chan struct{}, window), free: make(chan *flight, window+len(a.Partitions)+4),
@@ -375,15 +381,17 @@ func (s *session) plan(ctx context.Context) error {
 	return nil
 }
 
-// planReads fills f's reads: the rows of the network's tables for all its keys.
+// planReads fills f's reads: the rows of the network's tables for all its keys, and those
+// of its layers.
 func (s *session) planReads(f *flight) {
-	tables := s.t.config.Model.Layout.Tables[:s.t.config.Spec.NetworkTables()]
-	if len(f.reads) != len(tables) {
-		f.reads = make([]ps.Read, len(tables))
+	if len(f.reads) > 0 {
+		return // as the flight before had them, with their memory
 	}
+	tables := s.t.config.Model.Layout.Tables[:s.t.config.Spec.FeatureTables()]
 	for i, table := range tables {
-		f.reads[i] = ps.Read{Table: ps.TableID(i), RowBytes: table.RowBytes(), Group: &f.group, Values: f.reads[i].Values}
+		f.reads = append(f.reads, ps.Read{Table: ps.TableID(i), RowBytes: table.RowBytes(), Group: &f.group})
 	}
+	f.reads = s.dense.AppendReads(f.reads, ps.TableID(len(tables)))
 }
 
 // compute scores, learns and pushes. It owns the network and the tally. A push is not
