@@ -121,8 +121,9 @@ func TestAnEpochAtABatchBoundaryIsReplayedBitForBit(t *testing.T) {
 	t.Logf("-seed %d", *seed)
 	one := strings.Replace(testSpec, "in_flight: 64", "in_flight: 1", 1)
 	for name, doc := range map[string]string{
-		"logistic with ftrl": one,
-		"fm with adagrad":    strings.Replace(one, "evaluation:", "network: {kind: fm, factors: 3}\nevaluation:", 1),
+		"logistic with ftrl":           one,
+		"deepfm with adam and dropout": strings.Replace(one, "evaluation:", deepNetwork+"evaluation:", 1),
+		"fm with adagrad":              strings.Replace(one, "evaluation:", "network: {kind: fm, factors: 3}\nevaluation:", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(*seed, 1))

@@ -318,6 +318,49 @@ func (f *fixture) countKeys(t *testing.T) map[ps.Key]uint64 {
 	return counts
 }
 
+// deepNetwork has layers, whose rows lie on every shard and are touched by every event.
+const deepNetwork = "network: {kind: deepfm, factors: 3, hidden: [6, 4], dropout: 0.25}\n"
+
+func TestTheLayersOfANetworkAreLearnedExactlyOnce(t *testing.T) {
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	t.Logf("-seed %d", *seed)
+	doc := strings.Replace(testSpec, "evaluation:", deepNetwork+"evaluation:", 1)
+	for _, kind := range []fault{none, lost, answerLost, restarted} {
+		t.Run([]string{"undisturbed", "a push is lost", "an answer is lost", "a shard loses its memory"}[kind], func(t *testing.T) {
+			f := newFixture(t, doc, 1000)
+			random := rand.New(rand.NewPCG(*seed, uint64(kind)))
+			left := 8
+			f.params.fault = func(ps.ShardID) fault {
+				if left > 0 && random.IntN(40) == 0 {
+					left--
+					return kind
+				}
+				return none
+			}
+			if err := learn(t, f, nil); err != nil {
+				t.Fatal(err)
+			}
+			f.check(t)
+			for i, d := range f.spec.Dense() {
+				stored := 0
+				for _, held := range f.params.shards {
+					if err := held.Range(ps.TableID(f.spec.FeatureTables()+i), func(ps.Key, uint64, []byte) bool {
+						stored++
+						return true
+					}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if stored != d.Rows {
+					t.Errorf("table %s has %d rows, want %d", d.Table.Name, stored, d.Rows)
+				}
+			}
+		})
+	}
+}
+
 func TestAStreamIsLearnedExactlyOnce(t *testing.T) {
 	f := newFixture(t, testSpec, 2000)
 	var skipped int
