@@ -69,6 +69,35 @@ func TestAnEventCountsOncePerShardByItsRole(t *testing.T) {
 	}
 }
 
+func TestWhatIsTrainedCountsWhereTheLayersAre(t *testing.T) {
+	figures := contribution.New(shards, window).FiguresShard(2, 40)
+	layers := []ps.Key{3 << 61, 1 << 61, 3<<61 | 5}
+	for name, c := range map[string]struct {
+		role worker.Role
+		want map[ps.ShardID]contribution.Count
+	}{
+		"trained":  {worker.Train, map[ps.ShardID]contribution.Count{1: {Trained: 1}, 3: {Trained: 1}, 5: {Trained: 1}}},
+		"dropped":  {worker.Drop, map[ps.ShardID]contribution.Count{1: {Skipped: 1}, 3: {Skipped: 1}, 5: {Skipped: 1}}},
+		"held out": {worker.Hold, map[ps.ShardID]contribution.Count{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			counter := contribution.New(shards, window, layers...)
+			counter.Add(batch(c.role, 0), 0, nil)
+			at := counted(t, counter)
+			delete(at, figures)
+			delete(c.want, figures)
+			for s, want := range c.want {
+				if got := at[s]; got.Trained != want.Trained || got.Skipped != want.Skipped {
+					t.Errorf("shard %d counts %+v, want %+v", s, got, want)
+				}
+			}
+			if len(at) != len(c.want) {
+				t.Errorf("counted at %v, want %v", at, c.want)
+			}
+		})
+	}
+}
+
 func TestOnlyShardsThatWantAnEventCountIt(t *testing.T) {
 	counter := contribution.New(shards, window)
 	counter.Add(batch(worker.Skip, 0), 0, func(s ps.ShardID) bool { return s == 3 })

@@ -209,51 +209,6 @@ func matrix(data []float32, rows int) blas32.General {
 	return blas32.General{Rows: rows, Cols: columns, Stride: columns, Data: data}
 }
 
-// rectify sets what is below 0 to 0.
-func rectify(v []float32) {
-	for i, x := range v {
-		v[i] = max(x, 0)
-	}
-}
-
-// pass multiplies delta with what a unit passes on, by its activation.
-func pass(activations, delta []float32, kept float32) {
-	delta = delta[:len(activations)]
-	for i, a := range activations {
-		d := delta[i] * kept
-		if a == 0 {
-			d = 0
-		}
-		delta[i] = d
-	}
-}
-
-// axpy adds a x to y.
-func axpy(a float32, x, y []float32) {
-	y = y[:len(x)]
-	for i, v := range x {
-		y[i] += a * v
-	}
-}
-
-// scaled sets y to a x.
-func scaled(a float32, x, y []float32) {
-	y = y[:len(x)]
-	for i, v := range x {
-		y[i] = a * v
-	}
-}
-
-// dotProduct returns ⟨x, y⟩.
-func dotProduct(x, y []float32) float32 {
-	y = y[:len(x)]
-	var sum float64
-	for i, v := range x {
-		sum += float64(v) * float64(y[i])
-	}
-	return float32(sum)
-}
-
 // sized returns s with length n, reusing its memory where it can. What is in it is
 // undefined.
 func sized(s []float32, n int) []float32 {

@@ -44,6 +44,7 @@ func tileAVX512(depth int, a, b, c []float32, stride int) {
 	tileAVX512Row(c[3*stride:], c30, c31)
 	tileAVX512Row(c[4*stride:], c40, c41)
 	tileAVX512Row(c[5*stride:], c50, c51)
+	archsimd.ClearAVXUpperBits()
 }
 
 func tileAVX512Row(c []float32, v0, v1 archsimd.Float32x16) {
@@ -79,6 +80,7 @@ func tileAVX2(depth int, a, b, c []float32, stride int) {
 	tileAVX2Row(c[3*stride:], c30, c31)
 	tileAVX2Row(c[4*stride:], c40, c41)
 	tileAVX2Row(c[5*stride:], c50, c51)
+	archsimd.ClearAVXUpperBits()
 }
 
 func tileAVX2Row(c []float32, v0, v1 archsimd.Float32x8) {
