@@ -113,3 +113,62 @@ func TestAMissingColumnIsNamed(t *testing.T) {
 		t.Errorf("without the column price: %v, want ErrInvalid", err)
 	}
 }
+
+func TestLayersArePulledWithTheFeatures(t *testing.T) {
+	s, err := spec.Parse("test.yaml", []byte(`
+model: test
+stream: {format: csv}
+label: {column: clicked}
+features: [{name: item, column: item}, {name: price, column: price, log: 2}]
+network: {kind: deepfm, factors: 2, hidden: [3, 2], dropout: 0.5}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout := s.Layout(eval.Tables())
+	p, err := predict.New(predict.Config{
+		Model: ps.Model{Name: "test", Version: 1, Layout: layout}, Spec: s, Columns: []string{"item", "price"}, Shards: shards, Params: initial{t, layout},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Append(event("a", "3"))
+	got, err := p.Predict(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// By hand, with every row i of every layer i+1, biases 1, and factors and linear weights 1.
+	pairs := float32(2 * 3) // three features, the constant too, of two factors
+	hidden1 := float32((1+2+3+4)*1 + 1)
+	hidden2 := hidden1*(1+2+3) + 1
+	if want := 3 + pairs + 2*hidden2; math.Abs(float64(got[0].Score-want)) > 1e-3 {
+		t.Errorf("score %v, want %v", got[0].Score, want)
+	}
+}
+
+// initial are parameters whose rows of layers are all of their number, from 1, and whose
+// other weights are 1.
+type initial struct {
+	t      *testing.T
+	layout ps.Layout
+}
+
+func (p initial) Pull(_ context.Context, _ string, _ uint64, reads []ps.Read) error {
+	for i := range reads {
+		table := p.layout.Tables[reads[i].Table]
+		var weights []float32
+		for _, key := range reads[i].Group.Keys {
+			value := float32(1)
+			for row := range 4 {
+				if table.Name != spec.LinearTable && table.Name != spec.FactorsTable && table.Name != spec.BiasesTable && (spec.Dense{Table: table}).Key(row) == key {
+					value = float32(row + 1)
+				}
+			}
+			for range table.Width {
+				weights = append(weights, value)
+			}
+		}
+		reads[i].Values = ps.Bytes(weights)
+	}
+	return nil
+}
