@@ -14,10 +14,10 @@ ifeq ($(origin GOEXPERIMENT),undefined)
 export GOEXPERIMENT := $(shell GOEXPERIMENT=simd $(GO) env GOOS >/dev/null 2>&1 && echo simd)
 endif
 
-.PHONY: help build run test soak race fuzz check format bench proto clean
+.PHONY: help build run test soak race fuzz check format bench bench-peers proto clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
 
 build: ## build bin/freshet, one static binary
 	@mkdir -p bin
@@ -67,10 +67,16 @@ bin/golangci-lint:
 bin/buf:
 	@GOEXPERIMENT= $(GO) build -C .ci/tools/buf -o ../../../$@ github.com/bufbuild/buf/cmd/buf
 
-bench: ## benchmarks beside the code, then the store over the network
+bench: ## benchmarks beside the code, then of processes over the network
 	$(GO) test -run '^$$' -bench . -benchmem ./ps/... ./worker/...
 	@$(MAKE) --no-print-directory build
 	bin/freshet bench store
+	bin/freshet bench train
+
+PEERS ?=
+bench-peers: build ## compare with Redis, Vowpal Wabbit and others, which are installed; PEERS=-h
+	@$(GO) build -o bin/peers ./test/peers
+	@bin/peers -freshet bin/freshet $(PEERS)
 
 clean: ## remove what was built
 	rm -rf bin
