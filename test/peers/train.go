@@ -39,7 +39,7 @@ func trainParts(s *settings) []*part {
 		},
 	}
 	cached := &part{
-		name: "vw-cache", own: logistic("--cache"),
+		name: "vw-cache", own: logistic("--cache", s.examplesCache()),
 		goals: []goal{
 			{"the same from a binary cache, examples per second, against Vowpal Wabbit's default", "examples", "examples", moreBy, 1},
 			s.lossGoal("its log loss", sequentialLoss+0.0005),
@@ -49,7 +49,11 @@ func trainParts(s *settings) []*part {
 		if err := v.prepare(ctx); err != nil {
 			return err
 		}
-		_, err := v.learn(ctx, "--cache_file", v.cache()) // which makes it
+		// The first run of each makes its cache.
+		if _, err := v.learn(ctx, "--cache_file", v.cache()); err != nil {
+			return err
+		}
+		_, err := cached.own(ctx)
 		return err
 	}
 	cached.peer = v.side("--cache_file", v.cache())
@@ -64,6 +68,11 @@ func trainParts(s *settings) []*part {
 		},
 	}
 	return []*part{text, cached, fm, deepPart(s)}
+}
+
+// examplesCache is where Freshet keeps extracted examples.
+func (s *settings) examplesCache() string {
+	return filepath.Join(s.work, fmt.Sprintf("examples-%d", s.examples))
 }
 
 // deepPart compares DeepFM by our own matrix product with gonum's.
