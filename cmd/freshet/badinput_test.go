@@ -158,6 +158,8 @@ func TestAWrongCommandLine(t *testing.T) {
 		"bench of no rounds":          {[]string{"bench", "checkpoint", "--rounds", "0"}, []string{"--rounds 0"}},
 		"bench of epochs to nowhere":  {[]string{"bench", "checkpoint", "--checkpoints", "epochs"}, []string{"--checkpoints", "file:///"}},
 		"bench of no network":         {[]string{"bench", "train", "--network", "magic"}, []string{`"magic"`, "logistic"}},
+		"bench by an unknown product": {[]string{"bench", "train", "--product", "magic"}, []string{`"magic"`, "gonum"}},
+		"a worker's unknown product":  {[]string{"worker", "--product", "magic"}, []string{`"magic"`, "gonum"}},
 		"bench of no examples":        {[]string{"bench", "train", "--examples", "0"}, []string{"--examples 0"}},
 		"bench of no passes":          {[]string{"bench", "train", "--passes", "0"}, []string{"--passes 0"}},
 		"bench with none in flight":   {[]string{"bench", "train", "--in-flight", "0"}, []string{"--in-flight 0"}},

@@ -50,12 +50,14 @@ type benchTrain struct {
 	profiles string
 	spec     string
 	cache    string
+	product  string
 }
 
 // trainReport is the document of "bench train -o json". Keys may be added and do not
 // change.
 type trainReport struct {
 	Network                    string       `json:"network"`
+	Product                    string       `json:"product"` // of matrices
 	InFlight                   int          `json:"in_flight"`
 	Shards                     int          `json:"shards"`
 	Passes                     int          `json:"passes"`
@@ -121,6 +123,7 @@ kept in --data, or that of --source: Vowpal Wabbit text, features in column f.`,
 	flags.DurationVar(&b.every, "checkpoint-every", time.Second, "time between epochs")
 	flags.StringVar(&b.profiles, "cpuprofile", "", "directory to write a processor profile of the node and of the worker to")
 	flags.StringVar(&b.cache, "cache", "", "directory of extracted examples: the first run fills it, and others read it in place of the text")
+	flags.StringVar(&b.product, "product", productFreshet, productUsage)
 	flags.StringVar(&b.spec, "spec", "", "file with another model spec, in place of --network")
 	return cmd
 }
@@ -139,6 +142,8 @@ func (b *benchTrain) validate() error {
 	switch {
 	case trainNetworks[b.network] == "":
 		return usageError{fmt.Errorf("--network %q: want %s", b.network, strings.Join(trainNetworkNames(), " or "))}
+	case !validProduct(b.product):
+		return usageError{badProduct(b.product)}
 	case b.events < 1:
 		return usageError{fmt.Errorf("--examples %d: want at least 1", b.events)}
 	case b.passes < 1:
@@ -287,6 +292,7 @@ func (m *trainMeasurement) learn(ctx context.Context, g *errgroup.Group, home ch
 		return err
 	}
 	m.worker = home.worker(workerName(0), c.job.spec.Model, c.job.url, "", m.inFlight, 0, m.cache)
+	m.worker.args = append(m.worker.args, "--product", m.product)
 	g.Go(func() error { return m.worker.run(ctx) })
 	started, err := m.begin(ctx)
 	if err != nil {
@@ -394,7 +400,7 @@ func (m *trainMeasurement) fill(ctx context.Context, progress []ps.ShardProgress
 	examples := applied(progress)
 	seconds := to.at.Sub(from.at).Seconds()
 	m.report = trainReport{
-		Network: c.job.spec.Network.Kind, InFlight: m.inFlight, Shards: m.shards, Passes: c.job.spec.Stream.Passes,
+		Network: c.job.spec.Network.Kind, Product: m.product, InFlight: m.inFlight, Shards: m.shards, Passes: c.job.spec.Stream.Passes,
 		Examples: examples, Seconds: seconds, ExamplesPerSecond: float64(examples) / seconds,
 		ExamplesPerWorkerCPUSecond: float64(examples) / (to.worker.CPU - from.worker.CPU),
 		ExamplesPerServerCPUSecond: float64(examples) / (to.server.CPU - from.server.CPU),

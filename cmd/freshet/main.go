@@ -18,16 +18,14 @@ import (
 	_ "time/tzdata" // specs name zones, and a bare container has no zone database
 
 	"github.com/spf13/cobra"
-	"gonum.org/v1/gonum/blas/blas32"
 
-	"github.com/freshet-ml/freshet/worker/model/sgemm"
 )
 
 // version is set by the build.
 var version = "unknown"
 
 func main() {
-	blas32.Use(sgemm.Implementation{}) // behind the products of networks with layers
+	useProduct(productFreshet)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

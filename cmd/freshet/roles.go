@@ -237,8 +237,7 @@ func newPS(t *terminal) *cobra.Command {
 func newWorker(t *terminal) *cobra.Command {
 	var f storeFlags
 	var gossip gossipFlags
-	var name, model, stream, secretFile, lettersPath string
-	var cache string
+	var name, model, stream, secretFile, lettersPath, cache, product string
 	var inFlight int
 	var rate float64
 	cmd := &cobra.Command{
@@ -252,6 +251,10 @@ func newWorker(t *terminal) *cobra.Command {
 			if !validRate(rate) {
 				return usageError{badRate(rate)}
 			}
+			if !validProduct(product) {
+				return usageError{badProduct(product)}
+			}
+			useProduct(product)
 			ctx := cmd.Context()
 			gossiping, err := gossip.settings(f.cluster, gossipHost(f.endpoints), "", t.logger)
 			if err != nil {
@@ -288,6 +291,7 @@ func newWorker(t *terminal) *cobra.Command {
 	flags.StringVar(&cache, "cache", "", cacheUsage)
 	flags.IntVar(&inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	flags.Float64Var(&rate, "rate", 0, "events per second, over all workers, that are learned at most; give all workers the same (0: as fast as it goes)")
+	flags.StringVar(&product, "product", productFreshet, productUsage)
 	profiled(cmd)
 	return cmd
 }
