@@ -25,7 +25,7 @@ import (
 	"github.com/freshet-ml/freshet/ps/wire"
 )
 
-// trick is what a proxy does to one message of a push stream.
+// trick is what a proxy does to one push of an exchange.
 type trick int
 
 const (
@@ -203,12 +203,12 @@ func (p *proxy) handle(_ any, front grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	calls := &pushes{proxy: p, front: front, back: back, ready: make(map[int][]byte)}
+	calls := &pushes{proxy: p, front: front, back: back, ready: make(map[int][][]byte)}
 	defer calls.end()
 	// What sends waits for the client, which may be until this call has returned.
 	broken := make(chan error, 1)
 	send, answer := calls.send, calls.answer
-	if method != psv1.Parameters_Push_FullMethodName {
+	if method != psv1.Parameters_Exchange_FullMethodName {
 		send, answer = calls.forward, calls.relay
 	}
 	go func() {
@@ -248,16 +248,18 @@ type pushes struct {
 	back  grpc.ClientStream
 
 	mu    sync.Mutex
-	sent  int            // guarded by mu; messages that the client has sent
-	order []pending      // guarded by mu; what the node is to answer next
-	ended bool           // guarded by mu; nothing more is answered
-	next  int            // owned by answer; the message whose answer the client waits for
-	ready map[int][]byte // owned by answer; answers that came before their turn
+	sent  int              // guarded by mu; messages that the client has sent
+	order []pending        // guarded by mu; what the node is to answer next
+	ended bool             // guarded by mu; nothing more is answered
+	next  int              // owned by answer; the message whose answer the client waits for
+	ready map[int][][]byte // owned by answer; answers that came before their turn
+	parts [][]byte         // owned by answer; of the answer that comes, without its last
 }
 
 // pending is a message that the node has not answered.
 type pending struct {
 	message int    // its place in what the client sent; -1 for a copy, whose answer the client does not get
+	pull    bool   // on which no tricks are played: pulls change nothing
 	prank   *prank // that has worked when the node answers with an outcome
 	works   psv1.Outcome
 }
@@ -333,9 +335,14 @@ func (c *pushes) send(ctx context.Context) error {
 
 // push forwards one push, or plays a trick on it.
 func (c *pushes) push(m []byte, behind <-chan []byte) error {
-	var asked psv1.PushRequest
-	if err := proto.Unmarshal(m, &asked); err != nil {
+	var request psv1.ExchangeRequest
+	if err := proto.Unmarshal(m, &request); err != nil {
 		return fmt.Errorf("a client sent what cannot be read: %w", err)
+	}
+	asked := request.GetPush()
+	if asked == nil {
+		c.pass(m, pending{message: c.number(), pull: true})
+		return nil
 	}
 	c.proxy.pace.wait(asked.GetPartition(), asked.GetTo())
 	k := c.proxy.take(false)
@@ -347,19 +354,7 @@ func (c *pushes) push(m []byte, behind <-chan []byte) error {
 		c.pass(m, pending{message: c.number()})
 		go c.proxy.replay(m, k)
 	case reorder:
-		first := c.number()
-		select {
-		case second := <-behind:
-			var after psv1.PushRequest
-			if err := proto.Unmarshal(second, &after); err != nil {
-				return fmt.Errorf("a client sent what cannot be read: %w", err)
-			}
-			c.pass(second, pending{message: c.number(), prank: k, works: psv1.Outcome_OUTCOME_GAP})
-			c.pass(m, pending{message: first})
-		case <-time.After(reorderWait):
-			c.pass(m, pending{message: first})
-			c.proxy.again(k)
-		}
+		return c.reorder(m, behind, k)
 	case delay:
 		time.Sleep(300 * time.Millisecond)
 		c.pass(m, pending{message: c.number()})
@@ -370,7 +365,7 @@ func (c *pushes) push(m []byte, behind <-chan []byte) error {
 	case truncate:
 		part := m[:len(m)-1]
 		for cut := min(64, len(m)/2); cut > 0; cut-- { // a part that reads as a whole would be another message
-			if proto.Unmarshal(m[:len(m)-cut], new(psv1.PushRequest)) != nil {
+			if proto.Unmarshal(m[:len(m)-cut], new(psv1.ExchangeRequest)) != nil {
 				part = m[:len(m)-cut]
 				break
 			}
@@ -378,6 +373,37 @@ func (c *pushes) push(m []byte, behind <-chan []byte) error {
 		c.pass(part, pending{message: c.number(), prank: k, works: -1})
 	default:
 		c.pass(m, pending{message: c.number()})
+	}
+	return nil
+}
+
+// reorder forwards a push after the one behind it, with the pulls between them.
+func (c *pushes) reorder(m []byte, behind <-chan []byte, k *prank) error {
+	type held struct {
+		m []byte
+		p pending
+	}
+	late := []held{{m, pending{message: c.number()}}}
+	timeout := time.After(reorderWait)
+	for found := false; !found; {
+		select {
+		case next := <-behind:
+			var request psv1.ExchangeRequest
+			if err := proto.Unmarshal(next, &request); err != nil {
+				return fmt.Errorf("a client sent what cannot be read: %w", err)
+			}
+			if found = request.GetPush() != nil; found {
+				c.pass(next, pending{message: c.number(), prank: k, works: psv1.Outcome_OUTCOME_GAP})
+			} else {
+				late = append(late, held{next, pending{message: c.number(), pull: true}})
+			}
+		case <-timeout:
+			found = true
+			c.proxy.again(k)
+		}
+	}
+	for _, h := range late {
+		c.pass(h.m, h.p)
 	}
 	return nil
 }
@@ -415,12 +441,20 @@ func (c *pushes) answer(broken <-chan error) error {
 			}
 			return told(err, broken)
 		}
-		var said psv1.PushResponse
-		if err := proto.Unmarshal(m, &said); err != nil {
+		var response psv1.ExchangeResponse
+		if err := proto.Unmarshal(m, &response); err != nil {
 			return fmt.Errorf("a node answered what cannot be read: %w", err)
 		}
-		c.proxy.seen.add(&said)
+		if response.GetMore() {
+			c.parts = append(c.parts, m)
+			continue
+		}
+		said := response.GetPush()
+		c.proxy.seen.add(said)
 		p := c.first()
+		if p.pull != (said == nil) {
+			return fmt.Errorf("a node answered a push %v with one %v", !p.pull, said != nil)
+		}
 		if p.prank != nil {
 			if slices.ContainsFunc(said.GetAnswers(), func(a *psv1.Answer) bool { return a.GetOutcome() == p.works }) {
 				close(p.prank.done)
@@ -431,27 +465,41 @@ func (c *pushes) answer(broken <-chan error) error {
 		if p.message < 0 {
 			continue
 		}
-		switch k := c.proxy.take(true); k.trick {
-		case loseAnswer:
-			close(k.done)
-			return errCut
-		case truncateAnswer:
-			m = m[:len(m)-1]
-			if proto.Unmarshal(m, new(psv1.PushResponse)) == nil {
-				c.proxy.again(k)
-				return errCut
+		if !p.pull {
+			var err error
+			if m, err = c.spoil(m); err != nil {
+				return err
 			}
-			close(k.done)
 		}
-		c.ready[p.message] = m
-		for m, ok := c.ready[c.next]; ok; m, ok = c.ready[c.next] {
+		c.ready[p.message] = append(c.parts, m)
+		c.parts = nil
+		for parts, ok := c.ready[c.next]; ok; parts, ok = c.ready[c.next] {
 			delete(c.ready, c.next)
 			c.next++
-			if err := c.front.SendMsg(&m); err != nil {
-				return told(err, broken)
+			for _, part := range parts {
+				if err := c.front.SendMsg(&part); err != nil {
+					return told(err, broken)
+				}
 			}
 		}
 	}
+}
+
+// spoil plays a trick on the answer to a push, if one is to be played.
+func (c *pushes) spoil(m []byte) ([]byte, error) {
+	switch k := c.proxy.take(true); k.trick {
+	case loseAnswer:
+		close(k.done)
+		return nil, errCut
+	case truncateAnswer:
+		m = m[:len(m)-1]
+		if proto.Unmarshal(m, new(psv1.ExchangeResponse)) == nil {
+			c.proxy.again(k)
+			return nil, errCut
+		}
+		close(k.done)
+	}
+	return m, nil
 }
 
 // first takes out what the node has answered.
@@ -493,9 +541,9 @@ func (p *proxy) replay(m []byte, k *prank) {
 	time.Sleep(500 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	var said psv1.PushResponse
+	var said psv1.ExchangeResponse
 	var raw []byte
-	back, err := p.open(ctx, psv1.Parameters_Push_FullMethodName)
+	back, err := p.open(ctx, psv1.Parameters_Exchange_FullMethodName)
 	if err == nil {
 		err = back.SendMsg(&m)
 	}
@@ -505,8 +553,8 @@ func (p *proxy) replay(m []byte, k *prank) {
 	if err == nil {
 		err = proto.Unmarshal(raw, &said)
 	}
-	if err == nil && slices.ContainsFunc(said.GetAnswers(), func(a *psv1.Answer) bool { return a.GetOutcome() == psv1.Outcome_OUTCOME_DUPLICATE }) {
-		p.seen.add(&said)
+	if err == nil && slices.ContainsFunc(said.GetPush().GetAnswers(), func(a *psv1.Answer) bool { return a.GetOutcome() == psv1.Outcome_OUTCOME_DUPLICATE }) {
+		p.seen.add(said.GetPush())
 		close(k.done)
 		return
 	}

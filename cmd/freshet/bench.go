@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/freshet-ml/freshet/coordinator/epochs"
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
 	"github.com/freshet-ml/freshet/ps/client"
@@ -47,6 +49,12 @@ type benchStore struct {
 	Optimizer string  `json:"optimizer"`
 	Shards    int     `json:"shards"`
 	Seconds   float64 `json:"seconds"`
+	Clients   int     `json:"clients"`
+	Nodes     int     `json:"nodes"`
+	// EpochSeconds is the time from the end of a checkpoint epoch to the next; 0 is without.
+	EpochSeconds float64 `json:"epoch_seconds"`
+
+	profile string // prefix of the files of the nodes' processor profiles
 }
 
 // benchResult is one direction's figures.
@@ -82,13 +90,16 @@ func (b benchStore) model() (ps.Model, error) {
 		return ps.Model{}, usageError{fmt.Errorf("--optimizer %q: want %s, %s or %s", b.Optimizer, ps.SGD, ps.AdaGrad, ps.FTRL)}
 	}
 	m := ps.Model{
-		Name: "bench", Version: 1, Stream: "bench", Partitions: 1,
+		Name: "bench", Version: 1, Stream: "bench", Partitions: max(1, b.Clients),
 		Layout: ps.Layout{Seed: 1, Tables: []ps.Table{{
 			Name: "rows", Kind: kind, Width: b.Width, Optimizer: optimizer, Initializer: ps.Initializer{Name: ps.Uniform, Scale: 0.01},
 		}}},
 	}
 	if err := m.Layout.Validate(); err != nil {
 		return ps.Model{}, usageError{err}
+	}
+	if b.Clients < 0 || b.Nodes < 0 || b.EpochSeconds < 0 {
+		return ps.Model{}, usageError{errors.New("--clients, --nodes and --checkpoint-every must not be below 0")}
 	}
 	if b.Rows < 1 || b.Keys < 1 || b.InFlight < 1 || b.Seconds <= 0 {
 		return ps.Model{}, usageError{errors.New("--rows, --keys, --in-flight and --seconds must be above 0")}
@@ -101,6 +112,7 @@ func (b benchStore) model() (ps.Model, error) {
 
 func newBenchStore(t *terminal) *cobra.Command {
 	var b benchStore
+	var every time.Duration
 	cmd := &cobra.Command{
 		Use:   "store",
 		Short: "Measure pulls and pushes of random rows between two processes",
@@ -108,11 +120,15 @@ func newBenchStore(t *terminal) *cobra.Command {
 and pushes random keys over loopback. Every push moves the offsets of the shards
 it touches, as in learning. The figures include all of the client's work:
 removing duplicate keys, grouping by shard, encoding and decoding. p50 and p99
-are of one call.`,
+are of one call. Checkpoint epochs are taken meanwhile, to a temporary directory.
+
+With --nodes the shards are dealt out to several processes; with --clients as many
+clients, each with connections of its own, have --in-flight calls under way.`,
 		Example: `  freshet bench store
   freshet bench store --rows 10000000 --keys 16384 --in-flight 4 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			b.EpochSeconds = every.Seconds()
 			report, err := b.run(cmd.Context(), t)
 			if err != nil {
 				return err
@@ -123,6 +139,10 @@ are of one call.`,
 	flags := cmd.Flags()
 	b.addFlags(flags, 1_000_000, 1)
 	flags.Float64Var(&b.Seconds, "seconds", 3, "how long to pull and then to push")
+	flags.IntVar(&b.Clients, "clients", 1, "clients")
+	flags.IntVar(&b.Nodes, "nodes", 1, "parameter-server nodes")
+	flags.DurationVar(&every, "checkpoint-every", 5*time.Second, "time between checkpoint epochs; 0 takes none")
+	flags.StringVar(&b.profile, "cpuprofile", "", "prefix of files to write the nodes' processor profiles to")
 	return cmd
 }
 
@@ -156,54 +176,118 @@ func (b benchStore) run(ctx context.Context, t *terminal) (report benchReport, e
 		return report, err
 	}
 	report.benchStore = b
-	server, err := startBenchNode(ctx, b)
+	nodes, err := startBenchNodes(ctx, b)
 	if err != nil {
 		return report, err
 	}
-	defer func() { err = errors.Join(err, server.stop()) }()
-	before, err := server.usage()
+	defer func() { err = errors.Join(err, nodes.stop()) }()
+	before, err := nodes.usage()
 	if err != nil {
 		return report, err
 	}
-	c, err := client.Dial(ctx, client.Config{Routes: staticRoutes(b.Shards, server.address), Logger: t.logger})
-	if err != nil {
+	var clients []*benchPusher
+	for i := range b.Clients {
+		c, err := client.Dial(ctx, client.Config{Routes: nodes.routes(b.Shards), Logger: t.logger})
+		if err != nil {
+			return report, err
+		}
+		defer c.Close()
+		clients = append(clients, &benchPusher{b: b, c: c, model: model, partition: ps.Partition(i), sent: make([]ps.Offset, b.Shards)})
+	}
+	if err := clients[0].fill(ctx, t); err != nil {
 		return report, err
 	}
-	defer c.Close()
-	p := &benchPusher{b: b, c: c, model: model, sent: make([]ps.Offset, b.Shards)}
-	if err := p.fill(ctx, t); err != nil {
-		return report, err
-	}
-	after, err := server.usage()
+	after, err := nodes.usage()
 	if err != nil {
 		return report, err
 	}
 	report.BytesPerRow = float64(after.Resident-before.Resident) / float64(b.Rows)
+	stop, err := b.epochs(ctx, t, clients[0].c, model, nodes.routes(b.Shards).routes)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	t.progress("pulling for %.0f s", b.Seconds)
-	if report.Pull, err = b.measure(server, func() ([]time.Duration, error) { return b.pullFor(ctx, c, model) }); err != nil {
+	if report.Pull, err = b.measure(nodes, clients, func(i int) ([]time.Duration, error) { return b.pullFor(ctx, clients[i].c, model, i) }); err != nil {
 		return report, err
 	}
 	t.progress("pushing for %.0f s", b.Seconds)
-	report.Push, err = b.measure(server, func() ([]time.Duration, error) { return p.pushFor(ctx) })
+	report.Push, err = b.measure(nodes, clients, func(i int) ([]time.Duration, error) { return clients[i].pushFor(ctx) })
 	return report, err
+}
+
+// epochs takes epochs, as a coordinator does by itself, until stop.
+func (b benchStore) epochs(ctx context.Context, t *terminal, c *client.Client, model ps.Model, routes route.Map) (stop func() error, err error) {
+	if b.EpochSeconds == 0 {
+		return func() error { return nil }, nil
+	}
+	dir, err := os.MkdirTemp("", "freshet-bench-")
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := fileURL(dir)
+	if err != nil {
+		return nil, err
+	}
+	keeper, err := epochs.Open(ctx, epochs.Config{Store: &benchStoreOfEpochs{model: model, routes: routes}, Nodes: c, Bucket: bucket, Logger: slog.New(slog.DiscardHandler)}) // the end cuts off the last, which is no news
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		for {
+			result, err := keeper.Take(ctx, model.Name)
+			if err == nil && result.ShardsKept > 0 && ctx.Err() == nil {
+				err = fmt.Errorf("%d shards are not in an epoch: run bench checkpoint with --log-level warn", result.ShardsKept)
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+			select {
+			case <-time.After(time.Duration(b.EpochSeconds * float64(time.Second))):
+			case <-ctx.Done():
+				done <- nil
+				return
+			}
+		}
+	}()
+	return func() error {
+		cancel()
+		err := <-done
+		if errors.Is(err, context.Canceled) {
+			err = nil
+		}
+		return errors.Join(err, keeper.Close(), os.RemoveAll(dir))
+	}, nil
 }
 
 // rowKey returns the key of a row: a hash, as keys are.
 func rowKey(row int) ps.Key { return ps.Key(ps.Mix(uint64(row))) }
 
-// measure runs work and returns its figures; work returns the time of each call.
-func (b benchStore) measure(server *benchServer, work func() ([]time.Duration, error)) (benchResult, error) {
-	before, err := server.usage()
+// measure runs work for each client and returns its figures; work returns the time of
+// each call.
+func (b benchStore) measure(nodes benchServers, clients []*benchPusher, work func(client int) ([]time.Duration, error)) (benchResult, error) {
+	before, err := nodes.usage()
 	if err != nil {
 		return benchResult{}, err
 	}
 	start := time.Now()
-	calls, err := work()
-	if err != nil {
+	times := make([][]time.Duration, len(clients))
+	var g errgroup.Group
+	for i := range clients {
+		g.Go(func() (err error) {
+			times[i], err = work(i)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
 		return benchResult{}, err
 	}
+	calls := slices.Concat(times...)
 	took := time.Since(start).Seconds()
-	after, err := server.usage()
+	after, err := nodes.usage()
 	if err != nil {
 		return benchResult{}, err
 	}
@@ -219,13 +303,13 @@ func (b benchStore) measure(server *benchServer, work func() ([]time.Duration, e
 }
 
 // pullFor pulls random keys until the time is up.
-func (b benchStore) pullFor(ctx context.Context, c *client.Client, model ps.Model) ([]time.Duration, error) {
+func (b benchStore) pullFor(ctx context.Context, c *client.Client, model ps.Model, of int) ([]time.Duration, error) {
 	end := time.Now().Add(time.Duration(b.Seconds * float64(time.Second)))
 	times := make([][]time.Duration, b.InFlight)
 	var g errgroup.Group
 	for i := range b.InFlight {
 		g.Go(func() error {
-			random := rand.New(rand.NewPCG(1, uint64(i)))
+			random := rand.New(rand.NewPCG(uint64(1+of), uint64(i)))
 			keys := make([]ps.Key, b.Keys)
 			var group ps.Group
 			reads := []ps.Read{{RowBytes: 4 * b.Width, Group: &group}}
@@ -252,6 +336,7 @@ type benchPusher struct {
 	b         benchStore
 	c         *client.Client
 	model     ps.Model
+	partition ps.Partition
 	sent      []ps.Offset
 	to        ps.Offset
 	group     ps.Group
@@ -300,9 +385,9 @@ func (p *benchPusher) push(ctx context.Context, keys []ps.Key) (func(context.Con
 // answers.
 func (p *benchPusher) send(ctx context.Context, group *ps.Group, gradients []float32) (func(context.Context) error, error) {
 	p.to++
-	u := &ps.Update{Model: p.model.Name, Stream: p.model.Stream, Layout: p.model.Layout.Hash(), Version: p.model.Version, To: p.to}
+	u := &ps.Update{Model: p.model.Name, Stream: p.model.Stream, Layout: p.model.Layout.Hash(), Version: p.model.Version, Partition: p.partition, To: p.to}
 	var event ps.Fingerprint // a call is one event
-	event.Add(ps.EventHash(0, p.to-1))
+	event.Add(ps.EventHash(p.partition, p.to-1))
 	for s := range p.sent {
 		from, to := group.Shard(ps.ShardID(s))
 		if to == from {
@@ -335,7 +420,7 @@ func (p *benchPusher) send(ctx context.Context, group *ps.Group, gradients []flo
 // pushFor pushes random keys until the time is up, with InFlight calls under way.
 func (p *benchPusher) pushFor(ctx context.Context) ([]time.Duration, error) {
 	end := time.Now().Add(time.Duration(p.b.Seconds * float64(time.Second)))
-	random := rand.New(rand.NewPCG(2, 2))
+	random := rand.New(rand.NewPCG(2, uint64(p.partition)))
 	keys := make([]ps.Key, p.b.Keys)
 	type call struct {
 		start time.Time
@@ -430,7 +515,7 @@ type benchServer struct {
 	mu      sync.Mutex // one question at a time
 }
 
-func startBenchNode(ctx context.Context, b benchStore) (*benchServer, error) {
+func startBenchNode(ctx context.Context, b benchStore, i int) (*benchServer, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -439,7 +524,11 @@ func startBenchNode(ctx context.Context, b benchStore) (*benchServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &benchServer{process: exec.CommandContext(ctx, self, "bench", "node", string(work))}
+	args := []string{"bench", "node", string(work)}
+	if b.profile != "" {
+		args = append(args, "--cpuprofile", fmt.Sprintf("%s.%d", b.profile, i))
+	}
+	s := &benchServer{process: exec.CommandContext(ctx, self, args...)}
 	s.process.Stderr = os.Stderr
 	if s.stdin, err = s.process.StdinPipe(); err != nil {
 		return nil, err
@@ -457,6 +546,52 @@ func startBenchNode(ctx context.Context, b benchStore) (*benchServer, error) {
 	}
 	s.address = s.lines.Text()
 	return s, nil
+}
+
+// benchServers are several, between which the shards are dealt out. Each believes that it
+// has all, and is asked for its own only.
+type benchServers []*benchServer
+
+func startBenchNodes(ctx context.Context, b benchStore) (servers benchServers, err error) {
+	for i := range max(1, b.Nodes) {
+		server, err := startBenchNode(ctx, b, i)
+		if err != nil {
+			return nil, errors.Join(err, servers.stop())
+		}
+		servers = append(servers, server)
+	}
+	return servers, nil
+}
+
+func (s benchServers) stop() (err error) {
+	for _, server := range s {
+		err = errors.Join(err, server.stop())
+	}
+	return err
+}
+
+// usage is the sum of all.
+func (s benchServers) usage() (sum usage, err error) {
+	for _, server := range s {
+		u, err := server.usage()
+		if err != nil {
+			return sum, err
+		}
+		sum.CPU, sum.Resident = sum.CPU+u.CPU, sum.Resident+u.Resident
+	}
+	return sum, nil
+}
+
+// routes deals the shards out.
+func (s benchServers) routes(shards int) fixed {
+	m := route.Map{Version: 1, Shards: make([]route.Shard, shards), Addresses: make(map[ps.NodeID]string)}
+	for i, server := range s {
+		m.Addresses[ps.NodeID(fmt.Sprintf("%s-%d", benchNodeID, i))] = server.address
+	}
+	for i := range m.Shards {
+		m.Shards[i] = route.Shard{Owner: ps.NodeID(fmt.Sprintf("%s-%d", benchNodeID, i*len(s)/shards)), Fence: 1}
+	}
+	return fixed{routes: m}
 }
 
 func (s *benchServer) usage() (usage, error) {
@@ -481,7 +616,7 @@ func (s *benchServer) stop() error {
 
 // newBenchNode is the other process of bench store and bench checkpoint.
 func newBenchNode(t *terminal) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:    "node WORK",
 		Short:  "Serve rows to another process of bench",
 		Hidden: true,
@@ -528,6 +663,8 @@ func newBenchNode(t *terminal) *cobra.Command {
 			return g.Wait()
 		},
 	}
+	profiled(cmd)
+	return cmd
 }
 
 // ownUsage returns what this process has used.

@@ -149,7 +149,7 @@ func (b benchCheckpoint) run(ctx context.Context, t *terminal) (report checkpoin
 	if err != nil {
 		return report, fmt.Errorf("--checkpoints: %w", err)
 	}
-	server, err := startBenchNode(ctx, b.benchStore)
+	server, err := startBenchNode(ctx, b.benchStore, 0)
 	if err != nil {
 		return report, err
 	}

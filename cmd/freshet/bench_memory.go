@@ -63,7 +63,7 @@ func (b benchMemory) run(ctx context.Context, t *terminal) (report memoryReport,
 	if err != nil {
 		return report, err
 	}
-	server, err := startBenchNode(ctx, b.benchStore)
+	server, err := startBenchNode(ctx, b.benchStore, 0)
 	if err != nil {
 		return report, err
 	}

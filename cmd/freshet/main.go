@@ -18,7 +18,6 @@ import (
 	_ "time/tzdata" // specs name zones, and a bare container has no zone database
 
 	"github.com/spf13/cobra"
-
 )
 
 // version is set by the build.

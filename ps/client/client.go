@@ -73,6 +73,7 @@ func dialOptions(more []grpc.DialOption) []grpc.DialOption {
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(wire.MessageBytesMax),
 			grpc.MaxCallSendMsgSize(wire.MessageBytesMax),
+			grpc.ForceCodecV2(wire.NewCodec()),
 		),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -94,7 +95,8 @@ type Client struct {
 	routes  route.Map                   // guarded by mu
 	changed chan struct{}               // guarded by mu; closed when routes is replaced
 	conns   map[string]*grpc.ClientConn // guarded by mu; by address
-	pushes  map[string]*pushStream      // guarded by mu; by address; those that have not ended
+	pushes  map[string]*ordered         // guarded by mu; by address; those that have not ended
+	pulls   map[string][]*pullStream    // guarded by mu; by address; those that nobody uses
 	closed  bool                        // guarded by mu
 }
 
@@ -109,7 +111,8 @@ func Dial(ctx context.Context, config Config) (*Client, error) {
 		config: config, cancel: cancel, life: life,
 		changed: make(chan struct{}),
 		conns:   make(map[string]*grpc.ClientConn),
-		pushes:  make(map[string]*pushStream),
+		pushes:  make(map[string]*ordered),
+		pulls:   make(map[string][]*pullStream),
 	}
 	c.tasks.Add(1)
 	go c.follow()
@@ -156,6 +159,7 @@ func (c *Client) follow() {
 					// It ends with its connection; who comes to this address meanwhile
 					// is somebody else.
 					delete(c.pushes, address)
+					c.dropPullsLocked(address)
 				}
 			}
 		}
@@ -226,7 +230,7 @@ const (
 // same time, and again for what failed in a retryable way, until all have
 // succeeded, one has failed for good, or ctx ends. ask is called from several
 // goroutines, for disjoint shards in ascending order.
-func (c *Client) eachShard(ctx context.Context, wanted []ps.ShardID, ask func(ctx context.Context, conn *grpc.ClientConn, shards []ps.ShardID) error) error {
+func (c *Client) eachShard(ctx context.Context, wanted []ps.ShardID, ask func(ctx context.Context, address string, shards []ps.ShardID) error) error {
 	pause := pauseMin
 	var version int64
 	for {
@@ -253,18 +257,23 @@ func (c *Client) eachShard(ctx context.Context, wanted []ps.ShardID, ask func(ct
 		}
 		var mu sync.Mutex // guards missing, trouble and fatal
 		var fatal error
+		attempt := func(address string, shards []ps.ShardID) {
+			if err := c.attempt(ctx, address, shards, ask); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				missing, trouble = append(missing, shards...), err
+				if !retryable(err) {
+					fatal = err
+				}
+			}
+		}
 		var calls sync.WaitGroup
 		for address, shards := range byAddress {
-			calls.Go(func() {
-				if err := c.attempt(ctx, address, shards, ask); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					missing, trouble = append(missing, shards...), err
-					if !retryable(err) {
-						fatal = err
-					}
-				}
-			})
+			if len(byAddress) == 1 {
+				attempt(address, shards)
+				break
+			}
+			calls.Go(func() { attempt(address, shards) })
 		}
 		calls.Wait()
 		switch {
@@ -283,14 +292,10 @@ func (c *Client) eachShard(ctx context.Context, wanted []ps.ShardID, ask func(ct
 }
 
 // attempt asks one node once.
-func (c *Client) attempt(ctx context.Context, address string, shards []ps.ShardID, ask func(context.Context, *grpc.ClientConn, []ps.ShardID) error) error {
-	conn, err := c.conn(address)
-	if err != nil {
-		return err
-	}
+func (c *Client) attempt(ctx context.Context, address string, shards []ps.ShardID, ask func(context.Context, string, []ps.ShardID) error) error {
 	bounded, cancel := context.WithTimeout(ctx, c.config.AttemptMax)
 	defer cancel()
-	err = wire.FromStatus(ask(bounded, conn, shards))
+	err := wire.FromStatus(ask(bounded, address, shards))
 	switch {
 	case err == nil:
 		return nil
@@ -345,53 +350,9 @@ func (c *Client) Pull(ctx context.Context, model string, layout uint64, reads []
 			r.Values = r.Values[:size]
 		}
 	}
-	return c.eachShard(ctx, wanted, func(ctx context.Context, conn *grpc.ClientConn, shards []ps.ShardID) error {
-		return pullFrom(ctx, conn, model, layout, shards, reads)
+	return c.eachShard(ctx, wanted, func(ctx context.Context, address string, shards []ps.ShardID) error {
+		return c.pullFrom(ctx, address, model, layout, shards, reads)
 	})
-}
-
-// pullFrom fills the reads' rows of the given shards from one node.
-func pullFrom(ctx context.Context, conn *grpc.ClientConn, model string, layout uint64, shards []ps.ShardID, reads []ps.Read) error {
-	pull := &ps.Pull{Model: model, Layout: layout, Shards: shards, Tables: make([]ps.TableKeys, len(reads))}
-	total := 0
-	for t, r := range reads {
-		counts := make([]uint32, len(shards))
-		n := 0
-		for i, s := range shards {
-			from, to := r.Group.Shard(s)
-			counts[i] = uint32(to - from)
-			n += to - from
-		}
-		keys := make([]ps.Key, 0, n)
-		for _, s := range shards {
-			from, to := r.Group.Shard(s)
-			keys = append(keys, r.Group.Keys[from:to]...)
-		}
-		pull.Tables[t] = ps.TableKeys{Table: r.Table, Counts: counts, Keys: keys}
-		total += n * (r.RowBytes + 8)
-	}
-	if total > wire.MessageBytesMax {
-		return fmt.Errorf("a pull of %d bytes from one node, at most %d: pull fewer keys at a time: %w", total, wire.MessageBytesMax, ps.ErrTooLarge)
-	}
-	resp, err := psv1.NewParametersClient(conn).Pull(ctx, wire.PullRequest(pull))
-	if err != nil {
-		return err
-	}
-	if len(resp.GetValues()) != len(reads) {
-		return fmt.Errorf("reply with %d tables to a pull of %d: %w", len(resp.GetValues()), len(reads), ps.ErrCorrupt)
-	}
-	for t, r := range reads {
-		values := resp.GetValues()[t]
-		if want := len(pull.Tables[t].Keys) * r.RowBytes; len(values) != want {
-			return fmt.Errorf("reply with %d bytes of table %d, want %d: %w", len(values), r.Table, want, ps.ErrCorrupt)
-		}
-		at := 0
-		for _, s := range shards {
-			from, to := r.Group.Shard(s)
-			at += copy(r.Values[from*r.RowBytes:to*r.RowBytes], values[at:])
-		}
-	}
-	return nil
 }
 
 // Applied returns how far every shard has applied a model's stream, indexed by
@@ -407,7 +368,11 @@ func (c *Client) Applied(ctx context.Context, model string) ([]ps.ShardProgress,
 	for s := range wanted {
 		wanted[s] = ps.ShardID(s)
 	}
-	err = c.eachShard(ctx, wanted, func(ctx context.Context, conn *grpc.ClientConn, shards []ps.ShardID) error {
+	err = c.eachShard(ctx, wanted, func(ctx context.Context, address string, shards []ps.ShardID) error {
+		conn, err := c.conn(address)
+		if err != nil {
+			return err
+		}
 		req := &psv1.AppliedRequest{Model: model, Shards: make([]uint32, len(shards))}
 		for i, s := range shards {
 			req.Shards[i] = uint32(s)

@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/route"
 )
@@ -51,7 +49,7 @@ func TestANewOwnerThatIsNotReadyIsAskedAgainSoon(t *testing.T) {
 		const dead = 5250 * time.Millisecond // long enough for the pauses to be as long as they get
 		time.AfterFunc(dead, func() { routes <- version(2) })
 		ready := start.Add(dead + 15*time.Millisecond)
-		err = c.eachShard(t.Context(), []ps.ShardID{0}, func(context.Context, *grpc.ClientConn, []ps.ShardID) error {
+		err = c.eachShard(t.Context(), []ps.ShardID{0}, func(context.Context, string, []ps.ShardID) error {
 			if time.Now().Before(ready) {
 				return ps.ErrNoOwner
 			}

@@ -4,7 +4,7 @@
 // etcd: whoever wires it hands it an Ownership.
 //
 // The one idea to keep in mind: the shards are dealt out to stripes, and each
-// stripe is one goroutine that alone touches its shards, reading or writing. No
+// stripe has one writer at a time, whoever holds its lock, reading or writing. No
 // lock is taken per row, key or shard, and a push and a pull of the same shard
 // never overlap.
 package node
@@ -156,7 +156,6 @@ func (n *Node) follow(ctx context.Context) error {
 // what is to be opened.
 func (n *Node) take(ctx context.Context, m route.Map, models []ps.Model) (missing []opening) {
 	owned := m.Owned(n.config.ID)
-	lists := make(chan []opening, len(n.stripes))
 	for i, s := range n.stripes {
 		mine := make(map[ps.ShardID]ps.Fence)
 		for shard, fence := range owned {
@@ -164,15 +163,10 @@ func (n *Node) take(ctx context.Context, m route.Map, models []ps.Model) (missin
 				mine[shard] = fence
 			}
 		}
-		if s.do(ctx, func(s *stripe) { lists <- s.hold(mine, models, len(m.Shards)) }) != nil {
+		if s.do(ctx, func(s *stripe) error {
+			missing = append(missing, s.hold(mine, models, len(m.Shards))...)
 			return nil
-		}
-	}
-	for range n.stripes {
-		select {
-		case list := <-lists:
-			missing = append(missing, list...)
-		case <-ctx.Done():
+		}) != nil {
 			return nil
 		}
 	}
@@ -206,82 +200,110 @@ func (n *Node) serving() error {
 
 func (n *Node) stripeOf(s ps.ShardID) int { return int(s) % len(n.stripes) }
 
-// Pull reads rows: for each of p's tables (keys, width) elements. It returns
-// ps.ErrUnknownModel, ps.ErrModelMismatch, ps.ErrNotOwner, ps.ErrInvalid (an
-// unknown table, a key of another shard), ps.ErrTooLarge or ps.ErrUnavailable.
-func (n *Node) Pull(ctx context.Context, p *ps.Pull) ([][]byte, error) {
+// layout returns what requests for a model have to agree with.
+func (n *Node) layout(name string, hash uint64) (layout, error) {
 	if err := n.serving(); err != nil {
-		return nil, err
+		return layout{}, err
 	}
 	n.mu.RLock()
-	model, known := n.models[p.Model]
+	model, known := n.models[name]
 	n.mu.RUnlock()
 	switch {
 	case !known:
-		return nil, fmt.Errorf("model %q: %w", p.Model, ps.ErrUnknownModel)
-	case model.hash != p.Layout:
-		return nil, fmt.Errorf("pull of model %q with layout %016x, the cluster's is %016x: %w", p.Model, p.Layout, model.hash, ps.ErrModelMismatch)
+		return layout{}, fmt.Errorf("model %q: %w", name, ps.ErrUnknownModel)
+	case model.hash != hash:
+		return layout{}, fmt.Errorf("pull of model %q with layout %016x, the cluster's is %016x: %w", name, hash, model.hash, ps.ErrModelMismatch)
 	}
-	reads := make([]pullRead, 0, len(p.Tables)*len(p.Shards))
-	values := make([][]byte, len(p.Tables))
-	total := 0
-	for t, table := range p.Tables {
-		if int64(table.Table) >= int64(len(model.widths)) {
-			return nil, fmt.Errorf("model %q has %d tables, table %d was asked for: %w", p.Model, len(model.widths), table.Table, ps.ErrInvalid)
-		}
-		width := model.widths[table.Table]
-		if total += len(table.Keys) * width; total > pullBytesMax {
-			return nil, fmt.Errorf("pull of more than %d bytes of rows: pull fewer keys at a time: %w", pullBytesMax, ps.ErrTooLarge)
-		}
-		values[t] = make([]byte, len(table.Keys)*width)
-		at := 0
-		for i, shard := range p.Shards {
-			end := at + int(table.Counts[i])
-			if end > at {
-				reads = append(reads, pullRead{shard, table.Table, table.Keys[at:end], values[t][at*width : end*width]})
-			}
-			at = end
-		}
-	}
-	busy := make([]bool, len(n.stripes))
-	for k := range reads {
-		busy[n.stripeOf(reads[k].shard)] = true
-	}
-	if err := n.each(ctx, busy, func(i int, s *stripe) error {
-		return s.pull(p.Model, reads, func(id ps.ShardID) bool { return n.stripeOf(id) == i })
-	}); err != nil {
-		return nil, err
-	}
-	return values, nil
+	return model, nil
 }
 
-// each runs op on the busy stripes, each by its own goroutine, and returns the first
-// error. It waits for all of them even if the caller is gone, since they write to its
-// memory.
-func (n *Node) each(ctx context.Context, busy []bool, op func(i int, s *stripe) error) error {
-	errs := make(chan error, len(n.stripes))
-	var failed error
-	sent := 0
-	for i, s := range n.stripes {
-		if !busy[i] {
-			continue
-		}
-		if failed = s.do(ctx, func(s *stripe) { errs <- op(i, s) }); failed != nil {
-			break
-		}
-		sent++
+// Sizes appends, for each of p's tables, the bytes of the rows that p asks for. It
+// returns ps.ErrUnknownModel, ps.ErrModelMismatch, ps.ErrInvalid (an unknown table),
+// ps.ErrTooLarge or ps.ErrUnavailable.
+func (n *Node) Sizes(p *ps.Pull, to []int) ([]int, error) {
+	model, err := n.layout(p.Model, p.Layout)
+	if err != nil {
+		return to, err
 	}
-	for range sent {
-		select {
-		case err := <-errs:
-			if failed == nil {
-				failed = err
+	total := 0
+	for i := range p.Tables {
+		table := &p.Tables[i]
+		if int64(table.Table) >= int64(len(model.widths)) {
+			return to, fmt.Errorf("model %q has %d tables, table %d was asked for: %w", p.Model, len(model.widths), table.Table, ps.ErrInvalid)
+		}
+		size := len(table.Keys) * model.widths[table.Table]
+		if total += size; total > pullBytesMax {
+			return to, fmt.Errorf("pull of more than %d bytes of rows: pull fewer keys at a time: %w", pullBytesMax, ps.ErrTooLarge)
+		}
+		to = append(to, size)
+	}
+	return to, nil
+}
+
+// Pull reads rows into values: for each of p's tables (keys, width) elements, as many
+// bytes as Sizes says, aligned for the table's kind. It returns what Sizes does, and
+// ps.ErrNotOwner, ps.ErrNoOwner and ps.ErrInvalid (a key of another shard, values of
+// another size); values then hold anything.
+//
+// The caller's goroutine does the work: handing it to others costs two switches for each
+// stripe, which is more than reading a few hundred rows.
+func (n *Node) Pull(ctx context.Context, p *ps.Pull, values [][]byte) error {
+	model, err := n.layout(p.Model, p.Layout)
+	if err != nil {
+		return err
+	}
+	var few [stripesFew]bool
+	busy := n.idle(few[:0])
+	for t := range p.Tables {
+		table := &p.Tables[t]
+		if int64(table.Table) >= int64(len(model.widths)) || t >= len(values) || len(values[t]) != len(table.Keys)*model.widths[table.Table] {
+			return fmt.Errorf("pull of %d keys of table %d into memory for others: %w", len(table.Keys), table.Table, ps.ErrInvalid)
+		}
+		for i, count := range table.Counts {
+			if count > 0 {
+				busy[n.stripeOf(p.Shards[i])] = true
 			}
-		case <-n.stopped:
-			return fmt.Errorf("node %s stopped: %w", n.config.ID, ps.ErrUnavailable)
 		}
 	}
-	return failed
+	return n.each(ctx, busy, func(i int, s *stripe) error {
+		return s.pull(p, values, func(id ps.ShardID) bool { return n.stripeOf(id) == i })
+	})
+}
+
+// stripesFew are as many stripes as most nodes have at most.
+const stripesFew = 64
+
+// idle returns one false for each stripe, in the memory of few if it is enough.
+func (n *Node) idle(few []bool) []bool {
+	for range n.stripes {
+		few = append(few, false)
+	}
+	return few
+}
+
+// each runs op on the busy stripes, one after the other, and returns the first error. It
+// begins with those that nobody else works on.
+func (n *Node) each(ctx context.Context, busy []bool, op func(i int, s *stripe) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, wait := range []bool{false, true} {
+		for i, s := range n.stripes {
+			if !busy[i] || (!wait && !s.mu.TryLock()) {
+				continue
+			}
+			if wait {
+				s.mu.Lock()
+			}
+			err := s.doLocked(func(s *stripe) error { return op(i, s) })
+			s.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			busy[i] = false
+		}
+	}
+	return nil
 }
 
 // Push applies an update's items, each as one step, and answers each in its
@@ -291,7 +313,8 @@ func (n *Node) Push(ctx context.Context, u *ps.Update) ([]ps.Answer, error) {
 		return nil, err
 	}
 	answers := make([]ps.Answer, len(u.Items))
-	busy := make([]bool, len(n.stripes))
+	var few [stripesFew]bool
+	busy := n.idle(few[:0])
 	for k := range u.Items {
 		busy[n.stripeOf(u.Items[k].Shard)] = true
 	}

@@ -364,12 +364,12 @@ func TestShardsOfSeveralNodesThatAreGoneAreAskedForAgainTogether(t *testing.T) {
 	a := start(t, "a", o)
 	o.set(map[ps.NodeID]string{"b": unused(t), "c": unused(t)}, "b", "c")
 	failed := make(chan struct{}, 100)
-	c := dial(t, o, grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, options ...grpc.CallOption) error {
-		err := call(ctx, method, req, reply, conn, options...)
+	c := dial(t, o, grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+		stream, err := open(ctx, desc, conn, method, options...)
 		if err != nil {
 			failed <- struct{}{}
 		}
-		return err
+		return stream, err
 	}))
 	pulled := make(chan error, 1)
 	go func() {
@@ -569,7 +569,7 @@ func TestANodeWithoutAMapSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := testModel()
-	if _, err := n.Pull(t.Context(), &ps.Pull{Model: m.Name, Layout: m.Layout.Hash()}); !errors.Is(err, ps.ErrUnavailable) {
+	if err := n.Pull(t.Context(), &ps.Pull{Model: m.Name, Layout: m.Layout.Hash()}, nil); !errors.Is(err, ps.ErrUnavailable) {
 		t.Errorf("a pull before the first map returned %v, want ErrUnavailable", err)
 	}
 	if _, err := n.Push(t.Context(), everyShard(0, 1, 1)); !errors.Is(err, ps.ErrUnavailable) {
@@ -587,10 +587,10 @@ func TestAPullBeyondWhatAMessageHoldsIsRefused(t *testing.T) {
 	<-a.node.Ready()
 	m := testModel()
 	keys := make([]ps.Key, 64<<20/16+1)
-	_, err := a.node.Pull(t.Context(), &ps.Pull{
+	_, err := a.node.Sizes(&ps.Pull{
 		Model: m.Name, Layout: m.Layout.Hash(), Shards: []ps.ShardID{0},
 		Tables: []ps.TableKeys{{Counts: []uint32{uint32(len(keys))}, Keys: keys}},
-	})
+	}, nil)
 	if !errors.Is(err, ps.ErrTooLarge) {
 		t.Errorf("a pull of %d rows of 16 bytes returned %v, want ErrTooLarge", len(keys), err)
 	}
@@ -617,7 +617,7 @@ func TestAClosedNodeSaysSo(t *testing.T) {
 	<-a.node.Ready()
 	a.stop()
 	m := testModel()
-	_, err := a.node.Pull(t.Context(), &ps.Pull{Model: m.Name, Layout: m.Layout.Hash(), Shards: []ps.ShardID{0}, Tables: []ps.TableKeys{{Counts: []uint32{1}, Keys: []ps.Key{1}}}})
+	err := a.node.Pull(t.Context(), &ps.Pull{Model: m.Name, Layout: m.Layout.Hash(), Shards: []ps.ShardID{0}, Tables: []ps.TableKeys{{Counts: []uint32{1}, Keys: []ps.Key{1}}}}, [][]byte{make([]byte, 16)})
 	if !errors.Is(err, ps.ErrUnavailable) {
 		t.Errorf("a pull after the end returned %v, want ErrUnavailable", err)
 	}

@@ -143,7 +143,10 @@ func (n *Node) openModel(ctx context.Context, name string, list []opening) (left
 // install hands a shard to its stripe.
 func (n *Node) install(ctx context.Context, o opening, loaded *opened) error {
 	s := n.stripes[n.stripeOf(o.config.ID)]
-	return s.do(ctx, func(s *stripe) { s.install(o, loaded) })
+	return s.do(ctx, func(s *stripe) error {
+		s.install(o, loaded)
+		return nil
+	})
 }
 
 // epochSource is a model's committed epochs and where they are.

@@ -40,8 +40,8 @@ func (o *opened) publish() {
 	}
 }
 
-// publishAll publishes what is due.
-func (s *stripe) publishAll() {
+// publishAllLocked publishes what is due, and reports whether anybody follows.
+func (s *stripe) publishAllLocked() bool {
 	followed := false
 	for _, held := range s.shards {
 		for _, o := range held {
@@ -51,9 +51,7 @@ func (s *stripe) publishAll() {
 			}
 		}
 	}
-	if !followed {
-		s.ticks = nil
-	}
+	return followed
 }
 
 // follow begins a base of a shard and follows it from the base's boundary on.
@@ -68,8 +66,9 @@ func (s *stripe) follow(held *opened, wake chan<- struct{}) (*shard.Snapshot, *d
 	} else if d := held.Delta(); d != nil { // up to the boundary
 		held.feed.Publish(d)
 	}
-	if s.ticks == nil {
-		s.ticks = time.Tick(deltaEvery)
+	select {
+	case s.followed <- struct{}{}:
+	default:
 	}
 	return snapshot, held.feed.Follow(wake), nil
 }
@@ -188,7 +187,7 @@ func (f *follower) sendBase(ctx context.Context) (busy bool, err error) {
 	b := f.base
 	head := b.snapshot.Head()
 	d := &ps.Delta{ShardProgress: head.ShardProgress, Part: b.part, More: true}
-	err = b.stripe.call(ctx, f.node.stopped, func(*stripe) error {
+	err = b.stripe.do(ctx, func(*stripe) error {
 		block, err := b.snapshot.Read(b.buffer)
 		d.Blocks = []ps.Block{block}
 		return err
@@ -211,7 +210,7 @@ func (f *follower) sendBase(ctx context.Context) (busy bool, err error) {
 func (f *follower) beginBase(ctx context.Context) (busy bool, err error) {
 	id := f.waiting[0]
 	b := &baseSending{shard: id, stripe: f.node.stripes[f.node.stripeOf(id)], buffer: make([]byte, shard.BlockBytes)}
-	err = b.stripe.call(ctx, f.node.stopped, func(s *stripe) (err error) {
+	err = b.stripe.do(ctx, func(s *stripe) (err error) {
 		if b.held, err = s.shard(f.model, id); err != nil {
 			return err
 		}
@@ -245,7 +244,7 @@ func (f *follower) beginBase(ctx context.Context) (busy bool, err error) {
 func (f *follower) endBase(ctx context.Context) {
 	b := f.base
 	f.base = nil
-	_ = b.stripe.call(context.WithoutCancel(ctx), f.node.stopped, func(*stripe) error {
+	_ = b.stripe.do(context.WithoutCancel(ctx), func(*stripe) error {
 		b.snapshot.Close()
 		return nil
 	})

@@ -54,20 +54,6 @@ func (n *Node) TakeSnapshots(ctx context.Context, model, bucketURL string, wants
 	return g.Wait()
 }
 
-// call runs op on the stripe and waits for it.
-func (s *stripe) call(ctx context.Context, stopped <-chan struct{}, op func(*stripe) error) error {
-	result := make(chan error, 1)
-	if err := s.do(ctx, func(s *stripe) { result <- op(s) }); err != nil {
-		return err
-	}
-	select {
-	case err := <-result:
-		return err
-	case <-stopped:
-		return fmt.Errorf("node stopped: %w", ps.ErrUnavailable)
-	}
-}
-
 // takeSnapshot writes a snapshot of one shard. The shard's owner reads a block at a
 // time between pushes; writing happens here, beside it.
 func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, model string, w checkpoint.Want, stopped <-chan struct{}) checkpoint.Taken {
@@ -83,7 +69,7 @@ func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, mo
 	defer func() { <-held.turn }()
 	var snapshot *shard.Snapshot
 	var head checkpoint.Head
-	err = s.call(ctx, stopped, func(s *stripe) (err error) {
+	err = s.do(ctx, func(s *stripe) (err error) {
 		if now, err := s.shard(model, w.Shard); err != nil || now != held {
 			return errors.Join(err, fmt.Errorf("it was opened anew meanwhile: %w", ps.ErrNoOwner))
 		}
@@ -111,16 +97,16 @@ func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, mo
 	// The snapshot is given up at the end even if ctx has ended: while it is under
 	// way, pushes copy rows for it.
 	defer func() {
-		_ = s.call(context.WithoutCancel(ctx), stopped, func(*stripe) error {
+		_ = s.do(context.WithoutCancel(ctx), func(*stripe) error {
 			snapshot.Close()
 			return nil
 		})
 	}()
-	file, err := s.write(ctx, bucket, snapshot, head, stopped)
+	file, err := s.write(ctx, bucket, snapshot, head)
 	if err != nil {
 		return fail(err)
 	}
-	if err := s.call(ctx, stopped, func(*stripe) error {
+	if err := s.do(ctx, func(*stripe) error {
 		held.wrote(file)
 		return nil
 	}); err != nil {
@@ -133,7 +119,7 @@ func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, mo
 // takeTurn waits until no snapshot of a shard is under way and keeps others from
 // beginning one. Whoever has the turn gives it back by reading from it.
 func (s *stripe) takeTurn(ctx context.Context, model string, id ps.ShardID, stopped <-chan struct{}) (held *opened, err error) {
-	if err := s.call(ctx, stopped, func(s *stripe) (err error) {
+	if err := s.do(ctx, func(s *stripe) (err error) {
 		held, err = s.shard(model, id)
 		return err
 	}); err != nil {
@@ -164,7 +150,7 @@ func (s *stripe) head(name string, held *opened, snapshot *shard.Snapshot, paren
 }
 
 // write reads a snapshot to its end and writes its file, resting in between.
-func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot *shard.Snapshot, head checkpoint.Head, stopped <-chan struct{}) (checkpoint.File, error) {
+func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot *shard.Snapshot, head checkpoint.Head) (checkpoint.File, error) {
 	w, err := checkpoint.Create(ctx, bucket, checkpoint.Name(&head, rand.Uint64()), head)
 	if err != nil {
 		return checkpoint.File{}, err
@@ -175,7 +161,7 @@ func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot 
 	for {
 		var block ps.Block
 		var reading time.Duration // without the wait for the stripe, which others use
-		err := s.call(ctx, stopped, func(*stripe) (err error) {
+		err := s.do(ctx, func(*stripe) (err error) {
 			start := time.Now()
 			block, err = snapshot.Read(buffer)
 			reading = time.Since(start)

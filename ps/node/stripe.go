@@ -4,68 +4,80 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/shard"
 )
 
-// queueDepth bounds the operations that wait for a stripe; a caller that finds it
-// full waits with its request, which slows its stream down.
-const queueDepth = 128 // two batches in flight from each of 64 workers
-
-// stripe is one writer and the shards it alone touches.
+// stripe is some of the node's shards and the lock that makes whoever works on them their
+// one writer.
 type stripe struct {
-	rowsMax int
-	logger  *slog.Logger
-	ops     chan func(*stripe) // never closed; run stops reading
-	stopped chan struct{}      // closed when run returns
+	rowsMax  int
+	logger   *slog.Logger
+	followed chan struct{} // capacity 1: tells run that deltas will be due
 
-	// Owned by run.
+	mu sync.Mutex
+	// Guarded by mu.
 	fences map[ps.ShardID]ps.Fence
 	models map[string]ps.Model
 	total  int                               // shards of the cluster
 	shards map[string]map[ps.ShardID]*opened // by model; nil while a shard is being opened
-	ticks  <-chan time.Time                  // when deltas are due; nil while nobody follows
+	ended  bool
 }
 
 func newStripe(rowsMax int, logger *slog.Logger) *stripe {
 	return &stripe{
-		rowsMax: rowsMax,
-		logger:  logger,
-		ops:     make(chan func(*stripe), queueDepth),
-		stopped: make(chan struct{}),
-		fences:  make(map[ps.ShardID]ps.Fence),
-		shards:  make(map[string]map[ps.ShardID]*opened),
+		rowsMax:  rowsMax,
+		logger:   logger,
+		followed: make(chan struct{}, 1),
+		fences:   make(map[ps.ShardID]ps.Fence),
+		shards:   make(map[string]map[ps.ShardID]*opened),
 	}
 }
 
-// run executes operations until ctx ends.
+// run publishes deltas when they are due, until ctx ends and with it the stripe.
 func (s *stripe) run(ctx context.Context) error {
-	defer close(s.stopped)
+	var ticks <-chan time.Time // nil while nobody follows
 	for {
 		select {
-		case op := <-s.ops:
-			op(s)
-		case <-s.ticks:
-			s.publishAll()
+		case <-s.followed:
+			if ticks == nil {
+				ticks = time.Tick(deltaEvery)
+			}
+		case <-ticks:
+			s.mu.Lock()
+			if !s.publishAllLocked() {
+				ticks = nil
+			}
+			s.mu.Unlock()
 		case <-ctx.Done():
+			s.mu.Lock()
+			s.ended = true
+			s.mu.Unlock()
 			return nil
 		}
 	}
 }
 
-// do queues an operation for run. It returns ps.ErrUnavailable if the stripe has
-// stopped, and ctx's error if the queue stayed full too long.
-func (s *stripe) do(ctx context.Context, op func(*stripe)) error {
-	select {
-	case s.ops <- op:
-		return nil
-	case <-s.stopped:
-		return fmt.Errorf("node stopped: %w", ps.ErrUnavailable)
-	case <-ctx.Done():
-		return ctx.Err()
+// do runs op as the stripe's writer and returns its error. op must not wait for anything.
+// It returns ps.ErrUnavailable, without running op, if the node has stopped, and ctx's
+// error if it has ended.
+func (s *stripe) do(ctx context.Context, op func(*stripe) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doLocked(op)
+}
+
+func (s *stripe) doLocked(op func(*stripe) error) error {
+	if s.ended {
+		return fmt.Errorf("node stopped: %w", ps.ErrUnavailable)
+	}
+	return op(s)
 }
 
 // hold makes the stripe own exactly the given shards, for all models. It returns what
@@ -131,26 +143,28 @@ func (s *stripe) shard(model string, id ps.ShardID) (*opened, error) {
 	return held, nil
 }
 
-// pullRead is one shard's part of one table of a pull.
-type pullRead struct {
-	shard  ps.ShardID
-	table  ps.TableID
-	keys   []ps.Key
-	values []byte
-}
-
-// pull serves the reads of the stripe's own shards.
-func (s *stripe) pull(model string, reads []pullRead, mine func(ps.ShardID) bool) error {
-	for _, r := range reads {
-		if !mine(r.shard) {
+// pull reads the rows of the shards that are mine.
+func (s *stripe) pull(p *ps.Pull, values [][]byte, mine func(ps.ShardID) bool) error {
+	for t := range p.Tables {
+		table := &p.Tables[t]
+		if len(table.Keys) == 0 {
 			continue
 		}
-		held, err := s.shard(model, r.shard)
-		if err != nil {
-			return err
-		}
-		if err := held.Gather(r.table, r.keys, r.values); err != nil {
-			return err
+		rowBytes := len(values[t]) / len(table.Keys)
+		end := 0
+		for i, id := range p.Shards {
+			at := end
+			end += int(table.Counts[i])
+			if end == at || !mine(id) {
+				continue
+			}
+			held, err := s.shard(p.Model, id)
+			if err != nil {
+				return err
+			}
+			if err := held.Gather(table.Table, table.Keys[at:end], values[t][at*rowBytes:end*rowBytes]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

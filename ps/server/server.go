@@ -23,7 +23,8 @@ import (
 
 // Shards is what is served: a node.
 type Shards interface {
-	Pull(ctx context.Context, p *ps.Pull) ([][]byte, error)
+	Sizes(p *ps.Pull, to []int) ([]int, error)
+	Pull(ctx context.Context, p *ps.Pull, values [][]byte) error
 	Push(ctx context.Context, u *ps.Update) ([]ps.Answer, error)
 	Applied(ctx context.Context, model string, shards []ps.ShardID) ([]ps.ShardProgress, error)
 	TakeSnapshots(ctx context.Context, model, bucket string, wants []checkpoint.Want, done func(checkpoint.Taken) error) error
@@ -45,6 +46,7 @@ func Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(wire.MessageBytesMax),
 		grpc.MaxSendMsgSize(wire.MessageBytesMax),
+		grpc.ForceServerCodecV2(wire.NewCodec()),
 		grpc.ReadBufferSize(256 << 10),
 		grpc.WriteBufferSize(256 << 10),
 		grpc.InitialWindowSize(8 << 20),
@@ -81,8 +83,15 @@ func (p *parameters) Pull(ctx context.Context, req *psv1.PullRequest) (*psv1.Pul
 	if err != nil {
 		return nil, wire.ToStatus(err)
 	}
-	values, err := p.shards.Pull(ctx, pull)
+	sizes, err := p.shards.Sizes(pull, nil)
 	if err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	values := make([][]byte, len(sizes))
+	for i, size := range sizes {
+		values[i] = make([]byte, size)
+	}
+	if err := p.shards.Pull(ctx, pull, values); err != nil {
 		return nil, wire.ToStatus(err)
 	}
 	return &psv1.PullResponse{Values: values}, nil

@@ -154,28 +154,37 @@ func Pull(req *psv1.PullRequest) (*ps.Pull, error) {
 	}
 	for i, s := range req.GetShards() {
 		p.Shards[i] = ps.ShardID(s)
-		if i > 0 && p.Shards[i] <= p.Shards[i-1] {
-			return nil, fmt.Errorf("shards of a pull are not ascending: %d after %d: %w", s, p.Shards[i-1], ps.ErrInvalid)
-		}
 	}
 	for i, t := range req.GetTables() {
 		ks, err := keys(t.GetKeys())
 		if err != nil {
 			return nil, fmt.Errorf("table %d: %w", t.GetTable(), err)
 		}
-		if len(t.GetCounts()) != len(p.Shards) {
-			return nil, fmt.Errorf("table %d: %d counts for %d shards: %w", t.GetTable(), len(t.GetCounts()), len(p.Shards), ps.ErrInvalid)
-		}
-		var sum uint64
-		for _, n := range t.GetCounts() {
-			sum += uint64(n)
-		}
-		if sum != uint64(len(ks)) {
-			return nil, fmt.Errorf("table %d: counts add up to %d, %d keys given: %w", t.GetTable(), sum, len(ks), ps.ErrInvalid)
-		}
 		p.Tables[i] = ps.TableKeys{Table: ps.TableID(t.GetTable()), Counts: t.GetCounts(), Keys: ks}
 	}
-	return p, nil
+	return p, checkPull(p)
+}
+
+// checkPull reports a shape that no pull has.
+func checkPull(p *ps.Pull) error {
+	for i, s := range p.Shards {
+		if i > 0 && s <= p.Shards[i-1] {
+			return fmt.Errorf("shards of a pull are not ascending: %d after %d: %w", s, p.Shards[i-1], ps.ErrInvalid)
+		}
+	}
+	for _, t := range p.Tables {
+		if len(t.Counts) != len(p.Shards) {
+			return fmt.Errorf("table %d: %d counts for %d shards: %w", t.Table, len(t.Counts), len(p.Shards), ps.ErrInvalid)
+		}
+		var sum uint64
+		for _, n := range t.Counts {
+			sum += uint64(n)
+		}
+		if sum != uint64(len(t.Keys)) {
+			return fmt.Errorf("table %d: counts add up to %d, %d keys given: %w", t.Table, sum, len(t.Keys), ps.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // AppliedResponse returns shards as a message.

@@ -708,6 +708,140 @@ func (x *Answer) GetMessage() string {
 	return ""
 }
 
+// ExchangeRequest has exactly one of its fields.
+type ExchangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Push          *PushRequest           `protobuf:"bytes,1,opt,name=push,proto3" json:"push,omitempty"`
+	Pull          *PullRequest           `protobuf:"bytes,2,opt,name=pull,proto3" json:"pull,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeRequest) Reset() {
+	*x = ExchangeRequest{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeRequest) ProtoMessage() {}
+
+func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeRequest.ProtoReflect.Descriptor instead.
+func (*ExchangeRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExchangeRequest) GetPush() *PushRequest {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetPull() *PullRequest {
+	if x != nil {
+		return x.Pull
+	}
+	return nil
+}
+
+// ExchangeResponse answers a push whole, and a pull in one or more messages.
+type ExchangeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Push  *PushResponse          `protobuf:"bytes,1,opt,name=push,proto3" json:"push,omitempty"`
+	// A part of the rows of each of the pull's tables; the parts of all messages one after
+	// the other are what PullResponse is to a pull by itself.
+	Pull *PullResponse `protobuf:"bytes,2,opt,name=pull,proto3" json:"pull,omitempty"`
+	// The next message is of the same pull.
+	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// Why a pull was refused: an ErrorInfo reason, and a sentence. What came before is void.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeResponse) Reset() {
+	*x = ExchangeResponse{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeResponse) ProtoMessage() {}
+
+func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeResponse.ProtoReflect.Descriptor instead.
+func (*ExchangeResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ExchangeResponse) GetPush() *PushResponse {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
+func (x *ExchangeResponse) GetPull() *PullResponse {
+	if x != nil {
+		return x.Pull
+	}
+	return nil
+}
+
+func (x *ExchangeResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *ExchangeResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ExchangeResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type AppliedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Model string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
@@ -719,7 +853,7 @@ type AppliedRequest struct {
 
 func (x *AppliedRequest) Reset() {
 	*x = AppliedRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[9]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +865,7 @@ func (x *AppliedRequest) String() string {
 func (*AppliedRequest) ProtoMessage() {}
 
 func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[9]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +878,7 @@ func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedRequest.ProtoReflect.Descriptor instead.
 func (*AppliedRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{9}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AppliedRequest) GetModel() string {
@@ -770,7 +904,7 @@ type AppliedResponse struct {
 
 func (x *AppliedResponse) Reset() {
 	*x = AppliedResponse{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[10]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +916,7 @@ func (x *AppliedResponse) String() string {
 func (*AppliedResponse) ProtoMessage() {}
 
 func (x *AppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[10]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +929,7 @@ func (x *AppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedResponse.ProtoReflect.Descriptor instead.
 func (*AppliedResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{10}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AppliedResponse) GetShards() []*ShardProgress {
@@ -819,7 +953,7 @@ type ShardProgress struct {
 
 func (x *ShardProgress) Reset() {
 	*x = ShardProgress{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[11]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +965,7 @@ func (x *ShardProgress) String() string {
 func (*ShardProgress) ProtoMessage() {}
 
 func (x *ShardProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[11]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +978,7 @@ func (x *ShardProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardProgress.ProtoReflect.Descriptor instead.
 func (*ShardProgress) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{11}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ShardProgress) GetShard() uint32 {
@@ -896,7 +1030,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[12]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1042,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[12]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1055,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{12}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Progress) GetApplied() uint64 {
@@ -978,7 +1112,7 @@ type TakeRequest struct {
 
 func (x *TakeRequest) Reset() {
 	*x = TakeRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1124,7 @@ func (x *TakeRequest) String() string {
 func (*TakeRequest) ProtoMessage() {}
 
 func (x *TakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1137,7 @@ func (x *TakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeRequest.ProtoReflect.Descriptor instead.
 func (*TakeRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{13}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TakeRequest) GetModel() string {
@@ -1039,7 +1173,7 @@ type SnapshotWant struct {
 
 func (x *SnapshotWant) Reset() {
 	*x = SnapshotWant{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1185,7 @@ func (x *SnapshotWant) String() string {
 func (*SnapshotWant) ProtoMessage() {}
 
 func (x *SnapshotWant) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1198,7 @@ func (x *SnapshotWant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotWant.ProtoReflect.Descriptor instead.
 func (*SnapshotWant) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{14}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotWant) GetShard() uint32 {
@@ -1101,7 +1235,7 @@ type TakeResponse struct {
 
 func (x *TakeResponse) Reset() {
 	*x = TakeResponse{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1247,7 @@ func (x *TakeResponse) String() string {
 func (*TakeResponse) ProtoMessage() {}
 
 func (x *TakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1260,7 @@ func (x *TakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeResponse.ProtoReflect.Descriptor instead.
 func (*TakeResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{15}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TakeResponse) GetShard() uint32 {
@@ -1192,7 +1326,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1338,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1351,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{16}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FollowRequest) GetModel() string {
@@ -1251,7 +1385,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1397,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1410,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{17}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FollowResponse) GetDeltas() []*Delta {
@@ -1311,7 +1445,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1457,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1470,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Delta) GetProgress() *ShardProgress {
@@ -1387,7 +1521,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1533,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1546,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{19}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Block) GetTable() uint32 {
@@ -1448,7 +1582,7 @@ type LostShard struct {
 
 func (x *LostShard) Reset() {
 	*x = LostShard{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1594,7 @@ func (x *LostShard) String() string {
 func (*LostShard) ProtoMessage() {}
 
 func (x *LostShard) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1607,7 @@ func (x *LostShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LostShard.ProtoReflect.Descriptor instead.
 func (*LostShard) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{20}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LostShard) GetShard() uint32 {
@@ -1507,7 +1641,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1653,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1666,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{21}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequest) GetAfterVersion() int64 {
@@ -1555,7 +1689,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1701,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1714,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{22}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ShardMap) GetVersion() int64 {
@@ -1617,7 +1751,7 @@ type ShardOwner struct {
 
 func (x *ShardOwner) Reset() {
 	*x = ShardOwner{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1763,7 @@ func (x *ShardOwner) String() string {
 func (*ShardOwner) ProtoMessage() {}
 
 func (x *ShardOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1776,7 @@ func (x *ShardOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwner.ProtoReflect.Descriptor instead.
 func (*ShardOwner) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{23}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ShardOwner) GetNode() string {
@@ -1717,6 +1851,15 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x120\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x16.freshet.ps.v1.OutcomeR\aoutcome\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"q\n" +
+	"\x0fExchangeRequest\x12.\n" +
+	"\x04push\x18\x01 \x01(\v2\x1a.freshet.ps.v1.PushRequestR\x04push\x12.\n" +
+	"\x04pull\x18\x02 \x01(\v2\x1a.freshet.ps.v1.PullRequestR\x04pull\"\xba\x01\n" +
+	"\x10ExchangeResponse\x12/\n" +
+	"\x04push\x18\x01 \x01(\v2\x1b.freshet.ps.v1.PushResponseR\x04push\x12/\n" +
+	"\x04pull\x18\x02 \x01(\v2\x1b.freshet.ps.v1.PullResponseR\x04pull\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\">\n" +
 	"\x0eAppliedRequest\x12\x14\n" +
@@ -1795,11 +1938,12 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x0fOUTCOME_APPLIED\x10\x01\x12\x15\n" +
 	"\x11OUTCOME_DUPLICATE\x10\x02\x12\x0f\n" +
 	"\vOUTCOME_GAP\x10\x03\x12\x13\n" +
-	"\x0fOUTCOME_OVERLAP\x10\x042\xdc\x01\n" +
+	"\x0fOUTCOME_OVERLAP\x10\x042\xad\x02\n" +
 	"\n" +
 	"Parameters\x12?\n" +
 	"\x04Pull\x12\x1a.freshet.ps.v1.PullRequest\x1a\x1b.freshet.ps.v1.PullResponse\x12C\n" +
-	"\x04Push\x12\x1a.freshet.ps.v1.PushRequest\x1a\x1b.freshet.ps.v1.PushResponse(\x010\x01\x12H\n" +
+	"\x04Push\x12\x1a.freshet.ps.v1.PushRequest\x1a\x1b.freshet.ps.v1.PushResponse(\x010\x01\x12O\n" +
+	"\bExchange\x12\x1e.freshet.ps.v1.ExchangeRequest\x1a\x1f.freshet.ps.v1.ExchangeResponse(\x010\x01\x12H\n" +
 	"\aApplied\x12\x1d.freshet.ps.v1.AppliedRequest\x1a\x1e.freshet.ps.v1.AppliedResponse2N\n" +
 	"\tSnapshots\x12A\n" +
 	"\x04Take\x12\x1a.freshet.ps.v1.TakeRequest\x1a\x1b.freshet.ps.v1.TakeResponse0\x012S\n" +
@@ -1821,34 +1965,36 @@ func file_freshet_ps_v1_ps_proto_rawDescGZIP() []byte {
 }
 
 var file_freshet_ps_v1_ps_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_freshet_ps_v1_ps_proto_goTypes = []any{
-	(Outcome)(0),            // 0: freshet.ps.v1.Outcome
-	(*PullRequest)(nil),     // 1: freshet.ps.v1.PullRequest
-	(*TableKeys)(nil),       // 2: freshet.ps.v1.TableKeys
-	(*PullResponse)(nil),    // 3: freshet.ps.v1.PullResponse
-	(*PushRequest)(nil),     // 4: freshet.ps.v1.PushRequest
-	(*Item)(nil),            // 5: freshet.ps.v1.Item
-	(*Fingerprint)(nil),     // 6: freshet.ps.v1.Fingerprint
-	(*Rows)(nil),            // 7: freshet.ps.v1.Rows
-	(*PushResponse)(nil),    // 8: freshet.ps.v1.PushResponse
-	(*Answer)(nil),          // 9: freshet.ps.v1.Answer
-	(*AppliedRequest)(nil),  // 10: freshet.ps.v1.AppliedRequest
-	(*AppliedResponse)(nil), // 11: freshet.ps.v1.AppliedResponse
-	(*ShardProgress)(nil),   // 12: freshet.ps.v1.ShardProgress
-	(*Progress)(nil),        // 13: freshet.ps.v1.Progress
-	(*TakeRequest)(nil),     // 14: freshet.ps.v1.TakeRequest
-	(*SnapshotWant)(nil),    // 15: freshet.ps.v1.SnapshotWant
-	(*TakeResponse)(nil),    // 16: freshet.ps.v1.TakeResponse
-	(*FollowRequest)(nil),   // 17: freshet.ps.v1.FollowRequest
-	(*FollowResponse)(nil),  // 18: freshet.ps.v1.FollowResponse
-	(*Delta)(nil),           // 19: freshet.ps.v1.Delta
-	(*Block)(nil),           // 20: freshet.ps.v1.Block
-	(*LostShard)(nil),       // 21: freshet.ps.v1.LostShard
-	(*WatchRequest)(nil),    // 22: freshet.ps.v1.WatchRequest
-	(*ShardMap)(nil),        // 23: freshet.ps.v1.ShardMap
-	(*ShardOwner)(nil),      // 24: freshet.ps.v1.ShardOwner
-	nil,                     // 25: freshet.ps.v1.ShardMap.AddressesEntry
+	(Outcome)(0),             // 0: freshet.ps.v1.Outcome
+	(*PullRequest)(nil),      // 1: freshet.ps.v1.PullRequest
+	(*TableKeys)(nil),        // 2: freshet.ps.v1.TableKeys
+	(*PullResponse)(nil),     // 3: freshet.ps.v1.PullResponse
+	(*PushRequest)(nil),      // 4: freshet.ps.v1.PushRequest
+	(*Item)(nil),             // 5: freshet.ps.v1.Item
+	(*Fingerprint)(nil),      // 6: freshet.ps.v1.Fingerprint
+	(*Rows)(nil),             // 7: freshet.ps.v1.Rows
+	(*PushResponse)(nil),     // 8: freshet.ps.v1.PushResponse
+	(*Answer)(nil),           // 9: freshet.ps.v1.Answer
+	(*ExchangeRequest)(nil),  // 10: freshet.ps.v1.ExchangeRequest
+	(*ExchangeResponse)(nil), // 11: freshet.ps.v1.ExchangeResponse
+	(*AppliedRequest)(nil),   // 12: freshet.ps.v1.AppliedRequest
+	(*AppliedResponse)(nil),  // 13: freshet.ps.v1.AppliedResponse
+	(*ShardProgress)(nil),    // 14: freshet.ps.v1.ShardProgress
+	(*Progress)(nil),         // 15: freshet.ps.v1.Progress
+	(*TakeRequest)(nil),      // 16: freshet.ps.v1.TakeRequest
+	(*SnapshotWant)(nil),     // 17: freshet.ps.v1.SnapshotWant
+	(*TakeResponse)(nil),     // 18: freshet.ps.v1.TakeResponse
+	(*FollowRequest)(nil),    // 19: freshet.ps.v1.FollowRequest
+	(*FollowResponse)(nil),   // 20: freshet.ps.v1.FollowResponse
+	(*Delta)(nil),            // 21: freshet.ps.v1.Delta
+	(*Block)(nil),            // 22: freshet.ps.v1.Block
+	(*LostShard)(nil),        // 23: freshet.ps.v1.LostShard
+	(*WatchRequest)(nil),     // 24: freshet.ps.v1.WatchRequest
+	(*ShardMap)(nil),         // 25: freshet.ps.v1.ShardMap
+	(*ShardOwner)(nil),       // 26: freshet.ps.v1.ShardOwner
+	nil,                      // 27: freshet.ps.v1.ShardMap.AddressesEntry
 }
 var file_freshet_ps_v1_ps_proto_depIdxs = []int32{
 	2,  // 0: freshet.ps.v1.PullRequest.tables:type_name -> freshet.ps.v1.TableKeys
@@ -1857,33 +2003,39 @@ var file_freshet_ps_v1_ps_proto_depIdxs = []int32{
 	7,  // 3: freshet.ps.v1.Item.rows:type_name -> freshet.ps.v1.Rows
 	9,  // 4: freshet.ps.v1.PushResponse.answers:type_name -> freshet.ps.v1.Answer
 	0,  // 5: freshet.ps.v1.Answer.outcome:type_name -> freshet.ps.v1.Outcome
-	12, // 6: freshet.ps.v1.AppliedResponse.shards:type_name -> freshet.ps.v1.ShardProgress
-	13, // 7: freshet.ps.v1.ShardProgress.partitions:type_name -> freshet.ps.v1.Progress
-	6,  // 8: freshet.ps.v1.Progress.fingerprint:type_name -> freshet.ps.v1.Fingerprint
-	15, // 9: freshet.ps.v1.TakeRequest.shards:type_name -> freshet.ps.v1.SnapshotWant
-	19, // 10: freshet.ps.v1.FollowResponse.deltas:type_name -> freshet.ps.v1.Delta
-	21, // 11: freshet.ps.v1.FollowResponse.lost:type_name -> freshet.ps.v1.LostShard
-	12, // 12: freshet.ps.v1.Delta.progress:type_name -> freshet.ps.v1.ShardProgress
-	20, // 13: freshet.ps.v1.Delta.blocks:type_name -> freshet.ps.v1.Block
-	24, // 14: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
-	25, // 15: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
-	1,  // 16: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
-	4,  // 17: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
-	10, // 18: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
-	14, // 19: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
-	17, // 20: freshet.ps.v1.Copies.Follow:input_type -> freshet.ps.v1.FollowRequest
-	22, // 21: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
-	3,  // 22: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
-	8,  // 23: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
-	11, // 24: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
-	16, // 25: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
-	18, // 26: freshet.ps.v1.Copies.Follow:output_type -> freshet.ps.v1.FollowResponse
-	23, // 27: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	4,  // 6: freshet.ps.v1.ExchangeRequest.push:type_name -> freshet.ps.v1.PushRequest
+	1,  // 7: freshet.ps.v1.ExchangeRequest.pull:type_name -> freshet.ps.v1.PullRequest
+	8,  // 8: freshet.ps.v1.ExchangeResponse.push:type_name -> freshet.ps.v1.PushResponse
+	3,  // 9: freshet.ps.v1.ExchangeResponse.pull:type_name -> freshet.ps.v1.PullResponse
+	14, // 10: freshet.ps.v1.AppliedResponse.shards:type_name -> freshet.ps.v1.ShardProgress
+	15, // 11: freshet.ps.v1.ShardProgress.partitions:type_name -> freshet.ps.v1.Progress
+	6,  // 12: freshet.ps.v1.Progress.fingerprint:type_name -> freshet.ps.v1.Fingerprint
+	17, // 13: freshet.ps.v1.TakeRequest.shards:type_name -> freshet.ps.v1.SnapshotWant
+	21, // 14: freshet.ps.v1.FollowResponse.deltas:type_name -> freshet.ps.v1.Delta
+	23, // 15: freshet.ps.v1.FollowResponse.lost:type_name -> freshet.ps.v1.LostShard
+	14, // 16: freshet.ps.v1.Delta.progress:type_name -> freshet.ps.v1.ShardProgress
+	22, // 17: freshet.ps.v1.Delta.blocks:type_name -> freshet.ps.v1.Block
+	26, // 18: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
+	27, // 19: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
+	1,  // 20: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
+	4,  // 21: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
+	10, // 22: freshet.ps.v1.Parameters.Exchange:input_type -> freshet.ps.v1.ExchangeRequest
+	12, // 23: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
+	16, // 24: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
+	19, // 25: freshet.ps.v1.Copies.Follow:input_type -> freshet.ps.v1.FollowRequest
+	24, // 26: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
+	3,  // 27: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
+	8,  // 28: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
+	11, // 29: freshet.ps.v1.Parameters.Exchange:output_type -> freshet.ps.v1.ExchangeResponse
+	13, // 30: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
+	18, // 31: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
+	20, // 32: freshet.ps.v1.Copies.Follow:output_type -> freshet.ps.v1.FollowResponse
+	25, // 33: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_freshet_ps_v1_ps_proto_init() }
@@ -1897,7 +2049,7 @@ func file_freshet_ps_v1_ps_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_ps_v1_ps_proto_rawDesc), len(file_freshet_ps_v1_ps_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

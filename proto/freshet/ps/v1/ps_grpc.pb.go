@@ -26,9 +26,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Parameters_Pull_FullMethodName    = "/freshet.ps.v1.Parameters/Pull"
-	Parameters_Push_FullMethodName    = "/freshet.ps.v1.Parameters/Push"
-	Parameters_Applied_FullMethodName = "/freshet.ps.v1.Parameters/Applied"
+	Parameters_Pull_FullMethodName     = "/freshet.ps.v1.Parameters/Pull"
+	Parameters_Push_FullMethodName     = "/freshet.ps.v1.Parameters/Push"
+	Parameters_Exchange_FullMethodName = "/freshet.ps.v1.Parameters/Exchange"
+	Parameters_Applied_FullMethodName  = "/freshet.ps.v1.Parameters/Applied"
 )
 
 // ParametersClient is the client API for Parameters service.
@@ -46,6 +47,10 @@ type ParametersClient interface {
 	// Push applies updates in the order they are sent and answers each, in that
 	// order. A stream carries the updates of one worker.
 	Push(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PushRequest, PushResponse], error)
+	// Exchange carries pushes and pulls in one order: each is answered before the next
+	// begins, so that a pull has all pushes before it. Answers come in the order of the
+	// requests. A refused pull does not end the stream.
+	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExchangeRequest, ExchangeResponse], error)
 	// Applied tells how far shards have applied each partition of a model's stream.
 	Applied(ctx context.Context, in *AppliedRequest, opts ...grpc.CallOption) (*AppliedResponse, error)
 }
@@ -81,6 +86,19 @@ func (c *parametersClient) Push(ctx context.Context, opts ...grpc.CallOption) (g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Parameters_PushClient = grpc.BidiStreamingClient[PushRequest, PushResponse]
 
+func (c *parametersClient) Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExchangeRequest, ExchangeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Parameters_ServiceDesc.Streams[1], Parameters_Exchange_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExchangeRequest, ExchangeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Parameters_ExchangeClient = grpc.BidiStreamingClient[ExchangeRequest, ExchangeResponse]
+
 func (c *parametersClient) Applied(ctx context.Context, in *AppliedRequest, opts ...grpc.CallOption) (*AppliedResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AppliedResponse)
@@ -106,6 +124,10 @@ type ParametersServer interface {
 	// Push applies updates in the order they are sent and answers each, in that
 	// order. A stream carries the updates of one worker.
 	Push(grpc.BidiStreamingServer[PushRequest, PushResponse]) error
+	// Exchange carries pushes and pulls in one order: each is answered before the next
+	// begins, so that a pull has all pushes before it. Answers come in the order of the
+	// requests. A refused pull does not end the stream.
+	Exchange(grpc.BidiStreamingServer[ExchangeRequest, ExchangeResponse]) error
 	// Applied tells how far shards have applied each partition of a model's stream.
 	Applied(context.Context, *AppliedRequest) (*AppliedResponse, error)
 	mustEmbedUnimplementedParametersServer()
@@ -123,6 +145,9 @@ func (UnimplementedParametersServer) Pull(context.Context, *PullRequest) (*PullR
 }
 func (UnimplementedParametersServer) Push(grpc.BidiStreamingServer[PushRequest, PushResponse]) error {
 	return status.Error(codes.Unimplemented, "method Push not implemented")
+}
+func (UnimplementedParametersServer) Exchange(grpc.BidiStreamingServer[ExchangeRequest, ExchangeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Exchange not implemented")
 }
 func (UnimplementedParametersServer) Applied(context.Context, *AppliedRequest) (*AppliedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Applied not implemented")
@@ -173,6 +198,13 @@ func _Parameters_Push_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Parameters_PushServer = grpc.BidiStreamingServer[PushRequest, PushResponse]
 
+func _Parameters_Exchange_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ParametersServer).Exchange(&grpc.GenericServerStream[ExchangeRequest, ExchangeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Parameters_ExchangeServer = grpc.BidiStreamingServer[ExchangeRequest, ExchangeResponse]
+
 func _Parameters_Applied_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AppliedRequest)
 	if err := dec(in); err != nil {
@@ -211,6 +243,12 @@ var Parameters_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Push",
 			Handler:       _Parameters_Push_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Exchange",
+			Handler:       _Parameters_Exchange_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

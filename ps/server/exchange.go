@@ -1,0 +1,132 @@
+package server
+
+import (
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	psv1 "github.com/freshet-ml/freshet/proto/freshet/ps/v1"
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/wire"
+)
+
+// replyBytes is about the most rows of one message of a reply, in bytes. Larger messages
+// cost more per row: they leave the processor's caches between the steps of their way.
+const replyBytes = 256 << 10
+
+// Exchange answers requests one after the other, like Push. It bypasses the generated
+// code's messages: see wire.Codec.
+func (p *parameters) Exchange(stream grpc.BidiStreamingServer[psv1.ExchangeRequest, psv1.ExchangeResponse]) error {
+	e := exchange{shards: p.shards, stream: stream}
+	for {
+		err := stream.RecvMsg(&e.request)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		update, pull, err := e.request.Words()
+		switch {
+		case err != nil:
+			return wire.ToStatus(err)
+		case update != nil:
+			err = e.push(update)
+		default:
+			err = e.pull(pull)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// exchange is one call of Exchange, and memory that its messages use one after the other.
+type exchange struct {
+	shards  Shards
+	stream  grpc.ServerStream
+	request wire.Request
+	reply   wire.Reply
+	sizes   []int
+	room    []int
+	part    ps.Pull
+}
+
+func (e *exchange) push(u *ps.Update) error {
+	answers, err := e.shards.Push(e.stream.Context(), u)
+	if err != nil {
+		return wire.ToStatus(err)
+	}
+	return e.send(wire.Answered(answers))
+}
+
+// pull answers a pull in parts that end with shards.
+func (e *exchange) pull(p *ps.Pull) error {
+	var err error
+	if e.sizes, err = e.shards.Sizes(p, e.sizes[:0]); err != nil {
+		return e.send(wire.Refused(err))
+	}
+	e.begin(p)
+	for first := 0; ; {
+		last := e.cut(p, first)
+		if err := e.shards.Pull(e.stream.Context(), &e.part, e.reply.Values); err != nil {
+			e.reply.Free()
+			return e.send(wire.Refused(err))
+		}
+		if err := e.send(e.reply.Message(last < len(p.Shards))); err != nil || last == len(p.Shards) {
+			return err
+		}
+		first = last
+	}
+}
+
+// begin turns sizes into those of one row of each table, and makes part the empty one
+// before the first.
+func (e *exchange) begin(p *ps.Pull) {
+	e.part = ps.Pull{Model: p.Model, Layout: p.Layout, Tables: e.part.Tables[:0]}
+	for t := range p.Tables {
+		table := &p.Tables[t]
+		e.part.Tables = append(e.part.Tables, ps.TableKeys{Table: table.Table, Keys: table.Keys[:0]})
+		if len(table.Keys) > 0 {
+			e.sizes[t] /= len(table.Keys)
+		}
+	}
+}
+
+// cut makes part the rows of as many shards of p, from the first on, as belong into one
+// message, with room for them in reply. It returns the end of these shards.
+func (e *exchange) cut(p *ps.Pull, first int) (last int) {
+	total := 0
+	for last = first; last < len(p.Shards); last++ {
+		bytes := 0
+		for t := range p.Tables {
+			bytes += int(p.Tables[t].Counts[last]) * e.sizes[t]
+		}
+		if total > 0 && total+bytes > replyBytes {
+			break
+		}
+		total += bytes
+	}
+	e.part.Shards = p.Shards[first:last]
+	e.room = e.room[:0]
+	for t := range p.Tables {
+		table := &e.part.Tables[t]
+		table.Counts = p.Tables[t].Counts[first:last]
+		n := 0
+		for _, count := range table.Counts {
+			n += int(count)
+		}
+		done := len(table.Keys)                // of the part before, which end where these begin
+		table.Keys = table.Keys[done : done+n] // within what the request holds: its counts add up
+		e.room = append(e.room, n*e.sizes[t])
+	}
+	e.reply.Room(e.room)
+	return last
+}
+
+func (e *exchange) send(m *wire.Message) error {
+	err := e.stream.SendMsg(m)
+	m.Free()
+	return err
+}

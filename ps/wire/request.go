@@ -1,0 +1,449 @@
+package wire
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/freshet-ml/freshet/ps"
+)
+
+// Request is a psv1.ExchangeRequest as its receiver decodes it. Its memory is used
+// again by the next message that is received into it, and its keys and values are
+// aligned copies: gRPC hands over messages in pieces of 16 KiB, so something has to put
+// them together.
+type Request struct {
+	update ps.Update
+	pull   ps.Pull
+	which  [2]bool // push, pull: what the message has
+	wrong  error   // with its shape, which no codec knows about
+
+	memory arena
+	items  []ps.Item
+	rows   []ps.Rows
+	counts []uint32
+	model  string // of the last message
+	stream ps.StreamID
+}
+
+// Words returns what is asked for, one of the two, and refuses what Update and Pull
+// refuse. Both are valid until the next message is received.
+func (q *Request) Words() (*ps.Update, *ps.Pull, error) {
+	switch {
+	case q.wrong != nil:
+		return nil, nil, q.wrong
+	case q.which[0] == q.which[1]:
+		return nil, nil, fmt.Errorf("a request without exactly one push or pull: %w", ps.ErrInvalid)
+	case q.which[0]:
+		return &q.update, nil, nil
+	}
+	return nil, &q.pull, nil
+}
+
+// decode reads a message. It returns an error if it is no such message at all.
+func (q *Request) decode(data mem.BufferSlice) error {
+	q.reset()
+	r := newReader(data)
+	for {
+		number, kind, ok := r.next(0)
+		if !ok {
+			break
+		}
+		switch {
+		case number == 1 && kind == protowire.BytesType:
+			q.which[0] = true
+			q.decodePush(&r, r.message(0))
+		case number == 2 && kind == protowire.BytesType:
+			q.which[1] = true
+			q.decodePull(&r, r.message(0))
+		default:
+			r.unknown(number, kind, 0)
+		}
+	}
+	if r.bad != nil {
+		return r.bad
+	}
+	q.update.Items = q.items
+	if q.which[1] {
+		q.refuse(checkPull(&q.pull))
+	}
+	return nil
+}
+
+// reset forgets the last message.
+func (q *Request) reset() {
+	q.update = ps.Update{}
+	q.pull = ps.Pull{Shards: q.pull.Shards[:0], Tables: q.pull.Tables[:0]}
+	q.which, q.wrong = [2]bool{}, nil
+	q.memory.reset()
+	q.items, q.rows, q.counts = q.items[:0], q.rows[:0], q.counts[:0]
+}
+
+// refuse remembers the first thing that is wrong.
+func (q *Request) refuse(err error) {
+	if q.wrong == nil {
+		q.wrong = err
+	}
+}
+
+func (q *Request) name(r *reader, end int) string {
+	q.model = r.text(q.model, end)
+	return q.model
+}
+
+func (q *Request) decodePush(r *reader, end int) {
+	u := &q.update
+	for {
+		number, kind, ok := r.next(end)
+		if !ok {
+			return
+		}
+		switch {
+		case number == 1 && kind == protowire.BytesType:
+			u.Model = q.name(r, end)
+		case number == 2 && kind == protowire.BytesType:
+			q.stream = ps.StreamID(r.text(string(q.stream), end))
+			u.Stream = q.stream
+		case number == 3 && kind == protowire.Fixed64Type:
+			u.Layout = r.fixed64()
+		case number == 4 && kind == protowire.VarintType:
+			u.Version = r.varint()
+		case number == 5 && kind == protowire.VarintType:
+			u.Partition = ps.Partition(r.varint())
+		case number == 6 && kind == protowire.VarintType:
+			u.Generation = ps.Generation(r.varint())
+		case number == 7 && kind == protowire.VarintType:
+			u.To = ps.Offset(r.varint())
+		case number == 8 && kind == protowire.BytesType:
+			q.decodeItem(r, r.message(end))
+		default:
+			r.unknown(number, kind, end)
+		}
+	}
+}
+
+func (q *Request) decodeItem(r *reader, end int) {
+	var item ps.Item
+	first := len(q.rows)
+	for {
+		number, kind, ok := r.next(end)
+		if !ok {
+			break
+		}
+		switch {
+		case number == 1 && kind == protowire.VarintType:
+			item.Shard = ps.ShardID(r.varint())
+		case number == 2 && kind == protowire.VarintType:
+			item.From = ps.Offset(r.varint())
+		case number == 3 && kind == protowire.VarintType:
+			item.Trained = r.varint()
+		case number == 4 && kind == protowire.VarintType:
+			item.Held = r.varint()
+		case number == 5 && kind == protowire.VarintType:
+			item.Skipped = r.varint()
+		case number == 6 && kind == protowire.BytesType:
+			decodeFingerprint(r, r.message(end), &item.Fingerprint)
+		case number == 7 && kind == protowire.VarintType:
+			item.EventTime = int64(r.varint())
+		case number == 8 && kind == protowire.BytesType:
+			q.decodeRows(r, r.message(end))
+		default:
+			r.unknown(number, kind, end)
+		}
+	}
+	item.Rows = q.rows[first:len(q.rows):len(q.rows)]
+	q.items = append(q.items, item)
+}
+
+func decodeFingerprint(r *reader, end int, f *ps.Fingerprint) {
+	for {
+		number, kind, ok := r.next(end)
+		if !ok {
+			return
+		}
+		switch {
+		case number == 1 && kind == protowire.VarintType:
+			f.Count = r.varint()
+		case number == 2 && kind == protowire.Fixed64Type:
+			f.Sum = r.fixed64()
+		case number == 3 && kind == protowire.Fixed64Type:
+			f.Xor = r.fixed64()
+		default:
+			r.unknown(number, kind, end)
+		}
+	}
+}
+
+func (q *Request) decodeRows(r *reader, end int) {
+	var rows ps.Rows
+	var packed []byte
+	for {
+		number, kind, ok := r.next(end)
+		if !ok {
+			break
+		}
+		switch {
+		case number == 1 && kind == protowire.VarintType:
+			rows.Table = ps.TableID(r.varint())
+		case number == 2 && kind == protowire.BytesType:
+			packed = r.bytes(&q.memory, end)
+		case number == 3 && kind == protowire.BytesType:
+			rows.Values = r.bytes(&q.memory, end)
+		default:
+			r.unknown(number, kind, end)
+		}
+	}
+	var err error
+	if rows.Keys, err = keys(packed); err != nil {
+		q.refuse(fmt.Errorf("table %d of a push: %w", rows.Table, err))
+	}
+	q.rows = append(q.rows, rows)
+}
+
+func (q *Request) decodePull(r *reader, end int) {
+	p := &q.pull
+	for {
+		number, kind, ok := r.next(end)
+		if !ok {
+			return
+		}
+		switch {
+		case number == 1 && kind == protowire.BytesType:
+			p.Model = q.name(r, end)
+		case number == 2 && kind == protowire.Fixed64Type:
+			p.Layout = r.fixed64()
+		case number == 3 && (kind == protowire.BytesType || kind == protowire.VarintType):
+			p.Shards = numbers(r, p.Shards, kind, end)
+		case number == 4 && kind == protowire.BytesType:
+			q.decodeTable(r, r.message(end))
+		default:
+			r.unknown(number, kind, end)
+		}
+	}
+}
+
+func (q *Request) decodeTable(r *reader, end int) {
+	var table ps.TableKeys
+	var packed []byte
+	first := len(q.counts)
+	for {
+		number, kind, ok := r.next(end)
+		if !ok {
+			break
+		}
+		switch {
+		case number == 1 && kind == protowire.VarintType:
+			table.Table = ps.TableID(r.varint())
+		case number == 2 && (kind == protowire.BytesType || kind == protowire.VarintType):
+			q.counts = numbers(r, q.counts, kind, end)
+		case number == 3 && kind == protowire.BytesType:
+			packed = r.bytes(&q.memory, end)
+		default:
+			r.unknown(number, kind, end)
+		}
+	}
+	table.Counts = q.counts[first:len(q.counts):len(q.counts)]
+	var err error
+	if table.Keys, err = keys(packed); err != nil {
+		q.refuse(fmt.Errorf("table %d of a pull: %w", table.Table, err))
+	}
+	q.pull.Tables = append(q.pull.Tables, table)
+}
+
+// Pushing returns a request to push those of an update's items that stand at the given
+// positions. It holds nothing of the update's memory.
+func Pushing(u *ps.Update, positions []int) *Message {
+	size := 0
+	for _, i := range positions {
+		size += sizeOfMessage(8, itemSize(&u.Items[i]))
+	}
+	size += sizeOfField(1, len(u.Model)) + sizeOfField(2, len(u.Stream)) + sizeOfFixed(3, u.Layout) +
+		sizeOfNumber(4, u.Version) + sizeOfNumber(5, uint64(u.Partition)) + sizeOfNumber(6, uint64(u.Generation)) + sizeOfNumber(7, uint64(u.To))
+	whole := sizeOfMessage(1, size)
+	buffer := buffers.Get(whole)
+	b := appendLength((*buffer)[:0], 1, size)
+	b = appendField(b, 1, u.Model)
+	b = appendField(b, 2, string(u.Stream))
+	b = appendFixed(b, 3, u.Layout)
+	b = appendNumber(b, 4, u.Version)
+	b = appendNumber(b, 5, uint64(u.Partition))
+	b = appendNumber(b, 6, uint64(u.Generation))
+	b = appendNumber(b, 7, uint64(u.To))
+	for _, i := range positions {
+		b = appendItem(b, &u.Items[i])
+	}
+	return message(buffer, b, whole)
+}
+
+func itemSize(item *ps.Item) int {
+	size := sizeOfNumber(1, uint64(item.Shard)) + sizeOfNumber(2, uint64(item.From)) + sizeOfNumber(3, item.Trained) +
+		sizeOfNumber(4, item.Held) + sizeOfNumber(5, item.Skipped) + sizeOfNumber(7, uint64(item.EventTime))
+	if item.Fingerprint != (ps.Fingerprint{}) {
+		size += sizeOfMessage(6, fingerprintSize(item.Fingerprint))
+	}
+	for i := range item.Rows {
+		size += sizeOfMessage(8, rowsSize(&item.Rows[i]))
+	}
+	return size
+}
+
+func fingerprintSize(f ps.Fingerprint) int {
+	return sizeOfNumber(1, f.Count) + sizeOfFixed(2, f.Sum) + sizeOfFixed(3, f.Xor)
+}
+
+func rowsSize(rows *ps.Rows) int {
+	return sizeOfNumber(1, uint64(rows.Table)) + sizeOfField(2, 8*len(rows.Keys)) + sizeOfField(3, len(rows.Values))
+}
+
+func appendItem(b []byte, item *ps.Item) []byte {
+	b = appendLength(b, 8, itemSize(item))
+	b = appendNumber(b, 1, uint64(item.Shard))
+	b = appendNumber(b, 2, uint64(item.From))
+	b = appendNumber(b, 3, item.Trained)
+	b = appendNumber(b, 4, item.Held)
+	b = appendNumber(b, 5, item.Skipped)
+	if f := item.Fingerprint; f != (ps.Fingerprint{}) {
+		b = appendLength(b, 6, fingerprintSize(f))
+		b = appendNumber(b, 1, f.Count)
+		b = appendFixed(b, 2, f.Sum)
+		b = appendFixed(b, 3, f.Xor)
+	}
+	b = appendNumber(b, 7, uint64(item.EventTime))
+	for i := range item.Rows {
+		rows := &item.Rows[i]
+		b = appendLength(b, 8, rowsSize(rows))
+		b = appendNumber(b, 1, uint64(rows.Table))
+		b = appendField(b, 2, ps.Bytes(rows.Keys))
+		b = appendField(b, 3, rows.Values)
+	}
+	return b
+}
+
+// Pulling returns a request to pull the reads' rows of the given shards, ascending. It holds
+// nothing of the reads' memory.
+func Pulling(model string, layout uint64, shards []ps.ShardID, reads []ps.Read) *Message {
+	size := sizeOfField(1, len(model)) + sizeOfFixed(2, layout)
+	packed := 0
+	for _, s := range shards {
+		packed += protowire.SizeVarint(uint64(s))
+	}
+	size += sizeOfField(3, packed)
+	for i := range reads {
+		size += sizeOfMessage(4, tableSize(&reads[i], shards))
+	}
+	whole := sizeOfMessage(2, size)
+	buffer := buffers.Get(whole)
+	b := appendLength((*buffer)[:0], 2, size)
+	b = appendField(b, 1, model)
+	b = appendFixed(b, 2, layout)
+	if packed > 0 {
+		b = appendLength(b, 3, packed)
+	}
+	for _, s := range shards {
+		b = protowire.AppendVarint(b, uint64(s))
+	}
+	for i := range reads {
+		b = appendTable(b, &reads[i], shards)
+	}
+	return message(buffer, b, whole)
+}
+
+// countsOf returns how many keys a read has of the shards, and the size of the counts.
+func countsOf(read *ps.Read, shards []ps.ShardID) (total, packed int) {
+	for _, s := range shards {
+		from, to := read.Group.Shard(s)
+		total += to - from
+		packed += protowire.SizeVarint(uint64(to - from))
+	}
+	return total, packed
+}
+
+func tableSize(read *ps.Read, shards []ps.ShardID) int {
+	total, packed := countsOf(read, shards)
+	return sizeOfNumber(1, uint64(read.Table)) + sizeOfField(2, packed) + sizeOfField(3, 8*total)
+}
+
+func appendTable(b []byte, read *ps.Read, shards []ps.ShardID) []byte {
+	total, packed := countsOf(read, shards)
+	b = appendLength(b, 4, tableSize(read, shards))
+	b = appendNumber(b, 1, uint64(read.Table))
+	if packed > 0 {
+		b = appendLength(b, 2, packed)
+	}
+	for _, s := range shards {
+		from, to := read.Group.Shard(s)
+		b = protowire.AppendVarint(b, uint64(to-from))
+	}
+	if total > 0 {
+		b = appendLength(b, 3, 8*total)
+	}
+	for _, s := range shards {
+		from, to := read.Group.Shard(s)
+		b = append(b, ps.Bytes(read.Group.Keys[from:to])...)
+	}
+	return b
+}
+
+// message returns what was appended to a buffer of the pool, which has to have had room
+// for it.
+func message(buffer *[]byte, b []byte, size int) *Message {
+	if len(b) != size {
+		panic(fmt.Sprintf("wire: a message of %d bytes, computed were %d", len(b), size))
+	}
+	return &Message{data: mem.BufferSlice{mem.NewBuffer(buffer, &buffers)}}
+}
+
+// Sizes and encodings of fields. A number that is 0 and an empty bytes field that is not
+// repeated are left out, as protobuf does.
+
+func sizeOfNumber(number protowire.Number, v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return protowire.SizeTag(number) + protowire.SizeVarint(v)
+}
+
+func sizeOfMessage(number protowire.Number, n int) int {
+	return protowire.SizeTag(number) + protowire.SizeBytes(n)
+}
+
+func sizeOfField(number protowire.Number, n int) int {
+	if n == 0 {
+		return 0
+	}
+	return sizeOfMessage(number, n)
+}
+
+func appendNumber(b []byte, number protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), v)
+}
+
+func sizeOfFixed(number protowire.Number, v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return protowire.SizeTag(number) + 8
+}
+
+func appendFixed(b []byte, number protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendFixed64(protowire.AppendTag(b, number, protowire.Fixed64Type), v)
+}
+
+// appendLength appends the tag and length of n bytes that follow.
+func appendLength(b []byte, number protowire.Number, n int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.BytesType), uint64(n))
+}
+
+func appendField[T []byte | string](b []byte, number protowire.Number, v T) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	return append(appendLength(b, number, len(v)), v...)
+}
