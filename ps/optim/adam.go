@@ -28,8 +28,8 @@ import (
 // at most (1−β1)/(1−β2) v, by Cauchy and Schwarz. That is why New refuses others.
 //
 // Source: Kingma & Ba 2015, Adam: A Method for Stochastic Optimization, Algorithm 1
-// (arXiv:1412.6980); Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization,
-// Algorithm 2 with its schedule multiplier and its step size as one η (arXiv:1711.05101).
+// (arXiv:1412.6980); adamw as Loshchilov & Hutter 2019, Algorithm 2, with its schedule
+// multiplier and its step size as one η (arXiv:1711.05101).
 type adam struct {
 	float32s
 	learningRate, beta1, beta2, epsilon, l2, weightDecay float32

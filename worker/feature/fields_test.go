@@ -5,7 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker"
 	"github.com/freshet-ml/freshet/worker/feature"
 	"github.com/freshet-ml/freshet/worker/spec"
@@ -80,7 +79,7 @@ network: {kind: mlp}
 		var b worker.Batch
 		b.Reset(0, 0, 0)
 		if err := x.Append(&b, &worker.Event{Columns: [][]byte{nil}}); err != nil || len(b.Fields) != 0 || len(b.Keys) == 0 {
-			t.Errorf("fields %d of keys %v (%v), want none", b.Fields, []ps.Key(b.Keys), err)
+			t.Errorf("fields %d of keys %v (%v), want none", b.Fields, b.Keys, err)
 		}
 	})
 }
