@@ -7,7 +7,7 @@ import (
 
 // Element is a type that rows, keys and lists of them are made of.
 type Element interface {
-	~float32 | ~float64 | ~uint64 | ~int32 | ~int64
+	~float32 | ~float64 | ~uint16 | ~uint64 | ~int32 | ~int64
 }
 
 // View returns b as elements of type T, without copying: both share memory.

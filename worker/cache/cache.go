@@ -15,12 +15,12 @@
 //	header   8 magic "FRSHCACH" | 4 version | 4 partition | 32 SHA-256 of stream and features | 4 checksum of the above
 //	block    4 checksum of all that follows | 4 events, n, 0 in the last | 4 keys, k | 4 flags
 //	         k keys, uint64 | [n times, int64] | n ends of the events' keys, int32 | n labels, float32 |
-//	         [n weights, float32] | [k values, float32] | n roles, a byte each
+//	         [n weights, float32] | [k values, float32] | [k fields, uint16] | n roles, a byte each
 //	...
 //	last     checksum | 0 | 0 | 0 | 8 number of events in the file
 //
 // What stands in brackets is there if the flags say so: weights and values are 1, and times
-// 0, where they are not. A file without the last block was not finished. Its name says
+// 0, where they are not, and there are no fields. A file without the last block was not finished. Its name says
 // the stream, the features and the version, so that a change of any finds nothing.
 package cache
 
@@ -41,14 +41,15 @@ import (
 // What reaches the disk; see the package comment.
 const (
 	magic      = "FRSHCACH"
-	version    = 1 // raised by every change of the format
+	version    = 2 // raised by every change of the format
 	headerSize = 8 + 4 + 4 + sha256.Size + 4
 	blockHead  = 16
 
 	hasWeights = 1 << 0
 	hasTimes   = 1 << 1
 	hasValues  = 1 << 2
-	allFlags   = hasWeights | hasTimes | hasValues
+	hasFields  = 1 << 3
+	allFlags   = hasWeights | hasTimes | hasValues | hasFields
 )
 
 // Bounds of a block.
@@ -131,6 +132,9 @@ func (w *Writer) Add(b *worker.Batch, eventTime int64) error {
 	from, to := b.Starts[i], b.Starts[i+1]
 	w.block.Keys = append(w.block.Keys, b.Keys[from:to]...)
 	w.block.Values = append(w.block.Values, b.Values[from:to]...)
+	if len(b.Fields) > 0 {
+		w.block.Fields = append(w.block.Fields, b.Fields[from:to]...)
+	}
 	w.block.Close(b.Roles[i], b.Labels[i], b.Weights[i], eventTime)
 	w.times = append(w.times, eventTime)
 	if w.block.Len() == blockEvents {
@@ -195,6 +199,9 @@ func encode(dst []byte, b *worker.Batch, times []int64) []byte {
 			break
 		}
 	}
+	if len(b.Fields) > 0 {
+		flags |= hasFields
+	}
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0) // the checksum
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(b.Len()))
@@ -211,6 +218,9 @@ func encode(dst []byte, b *worker.Batch, times []int64) []byte {
 	}
 	if flags&hasValues != 0 {
 		dst = append(dst, ps.Bytes(b.Values)...)
+	}
+	if flags&hasFields != 0 {
+		dst = append(dst, ps.Bytes(b.Fields)...)
 	}
 	for _, role := range b.Roles {
 		dst = append(dst, byte(role))

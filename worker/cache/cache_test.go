@@ -31,6 +31,9 @@ func examples(n int, plain bool) (*worker.Batch, []int64) {
 				value = rng.Float32()
 			}
 			b.AddFeature(ps.Key(rng.Uint64()), value)
+			if !plain {
+				b.Fields = append(b.Fields, uint16(rng.IntN(1<<16)))
+			}
 		}
 		role, weight := worker.Role(rng.IntN(2)), float32(1)
 		if !plain {
@@ -53,6 +56,9 @@ func write(t testing.TB, dir string, b *worker.Batch, times []int64) string {
 		one.Reset(name.Partition, ps.Offset(i), 0)
 		for j := b.Starts[i]; j < b.Starts[i+1]; j++ {
 			one.AddFeature(b.Keys[j], b.Values[j])
+			if len(b.Fields) > 0 {
+				one.Fields = append(one.Fields, b.Fields[j])
+			}
 		}
 		one.Close(b.Roles[i], b.Labels[i], b.Weights[i], times[i])
 		if err := w.Add(&one, times[i]); err != nil {

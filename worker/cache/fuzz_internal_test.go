@@ -20,6 +20,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add(encode(nil, &b, []int64{0}))
 	b.Close(worker.Skip, 0, 0, 5)
 	f.Add(encode(nil, &b, []int64{0, 5}))
+	b.Fields = []uint16{7}
+	f.Add(encode(nil, &b, []int64{0, 5}))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) < blockHead {
 			return
@@ -35,7 +37,7 @@ func FuzzDecode(f *testing.F) {
 		for i := range d.events {
 			d.appendTo(&got, i)
 		}
-		if got.Len() != d.events || len(got.Keys) != len(got.Values) || got.Starts[got.Len()] != int32(len(got.Keys)) {
+		if got.Len() != d.events || len(got.Keys) != len(got.Values) || len(got.Fields) > 0 && len(got.Fields) != len(got.Keys) || got.Starts[got.Len()] != int32(len(got.Keys)) {
 			t.Fatalf("%d events with %d keys and %d values of %d", got.Len(), len(got.Keys), len(got.Values), d.events)
 		}
 		for i := range ps.Offset(got.Len()) {

@@ -168,6 +168,7 @@ type block struct {
 	labels  []float32
 	weights []float32 // nil: all 1
 	values  []float32 // nil: all 1
+	fields  []uint16  // nil: there are none
 	roles   []byte
 }
 
@@ -188,6 +189,9 @@ func sizeOf(head []byte) (int, error) {
 	}
 	if flags&hasValues != 0 {
 		size += 4 * k
+	}
+	if flags&hasFields != 0 {
+		size += 2 * k
 	}
 	if size > blockMax {
 		return 0, errSize
@@ -228,6 +232,9 @@ func decode(text []byte) (block, error) {
 	if flags&hasValues != 0 {
 		d.values = ps.View[float32](take(4 * k))
 	}
+	if flags&hasFields != 0 {
+		d.fields = ps.View[uint16](take(2 * k))
+	}
 	d.roles = take(n)
 	return d, d.valid()
 }
@@ -261,6 +268,9 @@ func (d *block) appendTo(b *worker.Batch, i int) {
 		for range to - from {
 			b.Values = append(b.Values, 1)
 		}
+	}
+	if d.fields != nil {
+		b.Fields = append(b.Fields, d.fields[from:to]...)
 	}
 	weight, eventTime := float32(1), int64(0)
 	if d.weights != nil {
