@@ -82,6 +82,9 @@ func (l *labels) label(text []byte) (float32, error) {
 // held reports whether e is held out: by its row, so that it is so in every pass,
 // and by nothing that changes when the stream is read again.
 func (l *labels) held(e *worker.Event) bool {
+	if l.holdout == 0 {
+		return false
+	}
 	h := ps.Mix(ps.Mix(l.seed^uint64(e.Partition)) ^ uint64(e.Row))
 	return float64(h>>11) < l.holdout*(1<<53)
 }

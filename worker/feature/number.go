@@ -11,9 +11,17 @@ import (
 
 var errNotNumber = errors.New("not a finite decimal number")
 
+var minus = []byte{'-'}
+
 // number parses a finite decimal number of the given bits, as in "-12.5e3". What
 // else Go takes for a number, other languages do not: "inf", "nan", "0x1p-2", "1_000".
 func number(text []byte, bits int) (float64, error) {
+	if digits := bytes.TrimPrefix(text, minus); len(digits) == 1 && digits[0]-'0' < 10 { // as most labels
+		if len(text) == 1 {
+			return float64(digits[0] - '0'), nil
+		}
+		return -float64(digits[0] - '0'), nil
+	}
 	// ParseFloat keeps no reference to the string, not even in its error, which
 	// is dropped because it holds the text.
 	v, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(text), len(text)), bits)

@@ -193,7 +193,6 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 	skips := make(map[ps.Partition]*skipCount)
 	hand := func(f *flight) error {
 		delete(open, f.batch.Partition)
-		f.group.Fill(f.batch.Keys, s.shards)
 		return send(ctx, s.batches, f)
 	}
 	for {
@@ -347,6 +346,7 @@ func (s *session) plan(ctx context.Context) error {
 	var pulls errgroup.Group
 	defer pulls.Wait() //nolint:errcheck // each pull's error is its flight's
 	for f := range s.batches {
+		f.group.Fill(f.batch.Keys, s.shards)
 		if n := f.batch.Len(); n > 0 && s.rate > 0 && !s.cursors[f.batch.Partition].Replaying() {
 			if err := s.t.pace.wait(ctx, n, s.rate); err != nil {
 				return err

@@ -209,6 +209,9 @@ func trim(text []byte) []byte { return bytes.TrimLeft(text, " \t") }
 // isNumber reports whether text is a finite number. The conversion to a string
 // stays on the stack.
 func isNumber(text []byte) bool {
+	if n := len(text); n == 1 && text[0]-'0' < 10 || n == 2 && text[0] == '-' && text[1]-'0' < 10 {
+		return true // nearly all are 1, 0 or -1
+	}
 	x, err := strconv.ParseFloat(string(text), 64)
 	return err == nil && !math.IsInf(x, 0) && !math.IsNaN(x)
 }
