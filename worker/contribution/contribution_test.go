@@ -1,6 +1,7 @@
 package contribution_test
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/freshet-ml/freshet/ps"
@@ -111,5 +112,59 @@ func TestOnlyShardsThatWantAnEventCountIt(t *testing.T) {
 	counter.Add(batch(worker.Train, 1), 0, nil)
 	if at := counted(t, counter); len(at) != 2 {
 		t.Errorf("after Reset an event counts at %v, want shards 1 and 5", at)
+	}
+}
+
+// TestManyShardsCountAsTheRuleSays compares the counter with the rule written out, over
+// clusters of few and of many shards.
+func TestManyShardsCountAsTheRuleSays(t *testing.T) {
+	const seed = 11
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for _, shards := range []int{1, 2, 64, 128, 1024} {
+		var b worker.Batch
+		b.Reset(1, 90, 0) // the window ends at 100
+		for range 50 {
+			for range rng.IntN(60) {
+				b.AddFeature(ps.Key(rng.Uint64()), 1)
+			}
+			b.Close(worker.Role(rng.IntN(4)), 1, 1, 0)
+		}
+		counter := contribution.New(shards, window)
+		counter.AddAll(&b)
+		want := make([]contribution.Count, shards)
+		for i, role := range b.Roles {
+			at := make(map[ps.ShardID]bool)
+			if role != worker.Skip {
+				at[counter.FiguresShard(1, b.From+ps.Offset(i))] = true
+			}
+			for s := range shards {
+				if role == worker.Skip {
+					at[ps.ShardID(s)] = true
+				}
+			}
+			if role == worker.Train || role == worker.Drop {
+				for _, key := range b.Keys[b.Starts[i]:b.Starts[i+1]] {
+					at[ps.ShardOf(key, shards)] = true
+				}
+			}
+			for s := range at {
+				n := &want[s]
+				n.Fingerprint.Add(ps.EventHash(1, b.From+ps.Offset(i)))
+				switch role {
+				case worker.Train:
+					n.Trained++
+				case worker.Hold:
+					n.Held++
+				default:
+					n.Skipped++
+				}
+			}
+		}
+		for s, got := range counter.Counts() {
+			if got != want[s] {
+				t.Fatalf("shard %d of %d counts %+v, want %+v", s, shards, got, want[s])
+			}
+		}
 	}
 }
