@@ -149,3 +149,20 @@ func BenchmarkWords(b *testing.B) {
 		})
 	}
 }
+
+func TestWordsAllocateNothing(t *testing.T) {
+	x, err := NewUnlabelled(wordSpec(t), []string{"f"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b worker.Batch
+	e := &worker.Event{Columns: [][]byte{[]byte("0_1 1_23 a-token-of-more-than-fifteen-bytes 2_456")}}
+	if n := testing.AllocsPerRun(100, func() {
+		b.Reset(0, 0, 0)
+		if err := x.Append(&b, e); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per event, want 0", n)
+	}
+}
