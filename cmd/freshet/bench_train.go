@@ -33,7 +33,19 @@ var trainNetworks = map[string]string{
   factors: 16
   factor_optimizer: {name: adagrad, learning_rate: 0.02, initial_accumulator: 1}
   factor_init: 0.01`,
+	spec.DeepFM: `network:
+  kind: deepfm
+  optimizer: {name: ftrl, learning_rate: 0.05, beta: 1, l1: 0, l2: 0}
+  factors: 16
+  factor_optimizer: {name: adagrad, learning_rate: 0.005, initial_accumulator: 1}
+  factor_init: 0.01
+  hidden: [512, 256, 128]
+  hidden_optimizer: {name: adam, learning_rate: 0.001}`,
 }
+
+// trainFields are the columns of the generated stream; a network with hidden layers sees
+// each by itself.
+const trainFields = 39
 
 // benchTrain are the flags of "bench train".
 type benchTrain struct {
@@ -168,15 +180,19 @@ func (b *benchTrain) document() ([]byte, error) {
 		}
 		return doc, nil
 	}
+	fields := ""
+	if b.network == spec.DeepFM {
+		fields = fmt.Sprintf(", fields: %d", trainFields)
+	}
 	return fmt.Appendf(nil, `model: bench
 stream: {format: vw, partitions: 1, passes: %d}
 loss: log
 features:
-  - {name: f, column: f, split: " "}
+  - {name: f, column: f, split: " "%s}
 %s
 evaluation: {holdout: 0}
 training: {in_flight: %d}
-`, b.passes, trainNetworks[b.network], b.inFlight), nil
+`, b.passes, fields, trainNetworks[b.network], b.inFlight), nil
 }
 
 func (b *benchTrain) run(ctx context.Context, t *terminal) (report trainReport, err error) {
