@@ -26,6 +26,9 @@ const (
 	// stream touches falls behind, and so how much a restart reads again.
 	advanceBatches = 64
 	advanceTime    = time.Second
+	// pushedMax bounds the batches that are pushed and not acknowledged, and so what a
+	// session that ends waits for.
+	pushedMax = 8
 	// Beyond skipsMax unusable rows among skipWindow offsets, learning stops: one
 	// percent is a broken stream or a wrong spec, not noise.
 	skipsMax   = 100
@@ -33,7 +36,7 @@ const (
 )
 
 // Sizes returns how many events a batch holds and how many batches may be between
-// pull and acknowledgement, so that all workers together keep to inFlight events.
+// pull and push, so that all workers together keep to inFlight events.
 // Two batches overlap the network with computing; more would be smaller ones.
 func Sizes(inFlight, workers int) (batch, window int) {
 	mine := max(1, inFlight/max(1, workers))
@@ -62,8 +65,8 @@ type session struct {
 
 	batches chan *flight  // unbuffered: read may be one batch ahead
 	planned chan *flight  // capacity window
-	pushed  chan *flight  // capacity window
-	tokens  chan struct{} // capacity window: one per batch between pull and acknowledgement
+	pushed  chan *flight  // capacity pushedMax
+	tokens  chan struct{} // capacity window: one per batch between pull and push
 	free    chan *flight  // flights to use again
 }
 
@@ -86,8 +89,8 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		t: t, assignment: a, layout: t.config.Model.Layout.Hash(), shards: len(progress),
 		batch: batch, window: window, dense: dense, rate: rate,
 		cursors: make(map[ps.Partition]*Cursor), cuts: make(map[ps.Partition][]ps.Offset), next: make(map[ps.Partition]ps.Offset),
-		batches: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, window),
-		tokens: make(chan struct{}, window), free: make(chan *flight, window+len(a.Partitions)+4),
+		batches: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, pushedMax),
+		tokens: make(chan struct{}, window), free: make(chan *flight, window+pushedMax+len(a.Partitions)+4),
 	}
 	starts := make([]stream.Start, 0, len(a.Partitions))
 	known, finished := t.Positions(), 0
@@ -427,7 +430,10 @@ func (s *session) compute(ctx, draining context.Context) error {
 				return fmt.Errorf("push of partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
 			}
 		}
-		s.pushed <- f // there is room for all that have a token, and its answers are waited for
+		// What is pulled from now on sees what was pushed (see Params.Pull), so that the
+		// next batch need not wait for the answers.
+		<-s.tokens
+		s.pushed <- f // the answers to those before are waited for, whatever happens
 	}
 	return nil
 }
@@ -466,7 +472,6 @@ func (s *session) acknowledge(ctx, draining context.Context, stop func()) (faile
 			position.Done = f.end
 		})
 		s.recycle(f)
-		<-s.tokens
 	}
 	return failed
 }
