@@ -54,7 +54,7 @@ const (
 
 // Bounds of a block.
 const (
-	blockEvents = 256     // as many as a batch has at most
+	blockEvents = 256     // as many as most batches have
 	blockMax    = 1 << 28 // bytes; a longer one is damage
 )
 
