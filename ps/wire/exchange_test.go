@@ -35,7 +35,9 @@ func sent(t *testing.T, m *wire.Message) []byte {
 		t.Fatal(err)
 	}
 	defer data.Free()
-	return data.Materialize()
+	doc := make([]byte, data.Len())
+	data.CopyTo(doc)
+	return doc
 }
 
 func randomOf(t *testing.T) *rand.Rand {
@@ -186,7 +188,10 @@ func TestRequestsAreReadAsProtobufReadsThem(t *testing.T) {
 		for _, m := range []*psv1.ExchangeRequest{
 			{Push: wire.PushRequest(randomUpdate(random))},
 			{Pull: wire.PullRequest(pullOf("shop", number(random), shards, reads))},
-			{}, {Push: &psv1.PushRequest{}}, {Pull: &psv1.PullRequest{}}, {Push: &psv1.PushRequest{}, Pull: &psv1.PullRequest{}},
+			{},
+			{Push: &psv1.PushRequest{}},
+			{Pull: &psv1.PullRequest{}},
+			{Push: &psv1.PushRequest{}, Pull: &psv1.PullRequest{}},
 		} {
 			doc, err := proto.Marshal(m)
 			if err != nil {
@@ -394,7 +399,8 @@ func answered(t *testing.T, doc []byte, random *rand.Rand) {
 func FuzzExchangeResponse(f *testing.F) {
 	for _, m := range []*psv1.ExchangeResponse{
 		{Push: wire.PushResponse([]ps.Answer{{Shard: 1, Outcome: ps.Applied, Applied: 3}, {Shard: 2, Err: ps.ErrNotOwner}})},
-		{Pull: &psv1.PullResponse{Values: [][]byte{make([]byte, 24)}}, More: true}, {Reason: "INVALID", Message: "no"},
+		{Pull: &psv1.PullResponse{Values: [][]byte{make([]byte, 24)}}, More: true},
+		{Reason: "INVALID", Message: "no"},
 	} {
 		doc, err := proto.Marshal(m)
 		if err != nil {
