@@ -202,7 +202,7 @@ func (b benchStore) run(ctx context.Context, t *terminal) (report benchReport, e
 		return report, err
 	}
 	report.BytesPerRow = float64(after.Resident-before.Resident) / float64(b.Rows)
-	stop, err := b.epochs(ctx, t, clients[0].c, model, nodes.routes(b.Shards).routes)
+	stop, err := b.epochs(ctx, clients[0].c, model, nodes.routes(b.Shards).routes)
 	if err != nil {
 		return report, err
 	}
@@ -217,7 +217,7 @@ func (b benchStore) run(ctx context.Context, t *terminal) (report benchReport, e
 }
 
 // epochs takes epochs, as a coordinator does by itself, until stop.
-func (b benchStore) epochs(ctx context.Context, t *terminal, c *client.Client, model ps.Model, routes route.Map) (stop func() error, err error) {
+func (b benchStore) epochs(ctx context.Context, c *client.Client, model ps.Model, routes route.Map) (stop func() error, err error) {
 	if b.EpochSeconds == 0 {
 		return func() error { return nil }, nil
 	}
