@@ -20,9 +20,11 @@ import (
 // Bounds of what a session does.
 const (
 	// batchMax: larger batches gain little and, because a batch's gradients are
-	// summed, learn worse. A network with layers gains up to here: its layers travel with
-	// every batch. (With 1,024 in flight two batches of 512 also learned better than four of 256.)
-	batchMax = 512
+	// summed, learn worse.
+	batchMax = 256
+	// batchMaxLayers is that of networks with layers, which travel with every batch.
+	// (With 1,024 in flight, two batches of 512 also learned better than four of 256.)
+	batchMaxLayers = 512
 	// advanceBatches and advanceTime bound how far a shard that nothing in the
 	// stream touches falls behind, and so how much a restart reads again.
 	advanceBatches = 64
@@ -38,10 +40,15 @@ const (
 
 // Sizes returns how many events a batch holds and how many batches may be between
 // pull and push, so that all workers together keep to inFlight events.
-// Two batches overlap the network with computing; more would be smaller ones.
-func Sizes(inFlight, workers int) (batch, window int) {
+// Two batches overlap the network with computing; more would be smaller ones. layers says
+// whether the network has any.
+func Sizes(inFlight, workers int, layers bool) (batch, window int) {
+	most := batchMax
+	if layers {
+		most = batchMaxLayers
+	}
 	mine := max(1, inFlight/max(1, workers))
-	batch = min(max(1, mine/2), batchMax)
+	batch = min(max(1, mine/2), most)
 	return batch, max(1, mine/batch)
 }
 
@@ -81,7 +88,7 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 	if err != nil {
 		return err
 	}
-	batch, window := Sizes(t.config.Spec.Training.InFlight, a.Workers)
+	batch, window := Sizes(t.config.Spec.Training.InFlight, a.Workers, t.config.Spec.Network.HasTower())
 	rate := t.config.Rate / float64(max(1, a.Workers))
 	if rate > 0 {
 		batch = pacedBatch(batch, rate)

@@ -737,7 +737,7 @@ func (r leakyReader) Next(ctx context.Context, e *worker.Event) error {
 }
 
 func TestAStreamThatLeavesOutAnEventIsNotLearnedOn(t *testing.T) {
-	batch, _ := train.Sizes(64, 1)
+	batch, _ := train.Sizes(64, 1, false)
 	whole := newFixture(t, testSpec, 500)
 	reader, err := whole.source.Read(t.Context(), []stream.Start{{Partition: 1}})
 	if err != nil {
@@ -764,10 +764,21 @@ func TestAStreamThatLeavesOutAnEventIsNotLearnedOn(t *testing.T) {
 }
 
 func TestWhatIsInFlightIsSharedByWorkers(t *testing.T) {
-	for _, c := range []struct{ inFlight, workers, events int }{{256, 2, 128}, {1, 1, 1}, {512, 1, 512}, {10, 20, 1}, {4096, 1, 4096}} {
-		batch, window := train.Sizes(c.inFlight, c.workers)
-		if batch*window > c.events || batch*window < c.events/2 {
-			t.Errorf("%d in flight over %d workers: %d batches of %d, want together at most %d", c.inFlight, c.workers, window, batch, c.events)
+	for _, c := range []struct {
+		inFlight, workers int
+		layers            bool
+		batch, events     int // of a batch, and together
+	}{
+		{256, 2, false, 64, 128},
+		{1, 1, false, 1, 1},
+		{512, 1, false, 256, 512},
+		{10, 20, false, 1, 1},
+		{4096, 1, false, 256, 4096},
+		{1024, 1, true, 512, 1024},
+	} {
+		batch, window := train.Sizes(c.inFlight, c.workers, c.layers)
+		if batch != c.batch || batch*window != c.events {
+			t.Errorf("%d in flight over %d workers: %d batches of %d, want %d events in batches of %d", c.inFlight, c.workers, window, batch, c.events, c.batch)
 		}
 	}
 }
