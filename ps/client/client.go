@@ -385,9 +385,18 @@ func (c *Client) Applied(ctx context.Context, model string) ([]ps.ShardProgress,
 		if len(got) != len(shards) {
 			return fmt.Errorf("reply about %d shards, asked about %d: %w", len(got), len(shards), ps.ErrCorrupt)
 		}
+		known, err := c.Map(ctx, 0)
+		if err != nil {
+			return err
+		}
 		for i, s := range shards {
 			if got[i].Shard != s {
 				return fmt.Errorf("reply about shard %d, asked about %d: %w", got[i].Shard, s, ps.ErrCorrupt)
+			}
+			// A node that has not heard that it lost the shard, and has it again by now,
+			// would tell of what is gone.
+			if fence := known.Shards[s].Fence; got[i].Fence < fence {
+				return fmt.Errorf("shard %d: reply under fence %d, it is %d now: %w", s, got[i].Fence, fence, ps.ErrNotOwner)
 			}
 			progress[s] = got[i]
 		}
