@@ -120,10 +120,12 @@ func newBenchStore(t *terminal) *cobra.Command {
 and pushes random keys over loopback. Every push moves the offsets of the shards
 it touches, as in learning. The figures include all of the client's work:
 removing duplicate keys, grouping by shard, encoding and decoding. p50 and p99
-are of one call. Checkpoint epochs are taken meanwhile, to a temporary directory.
+are of one call. Checkpoint epochs are taken meanwhile, to a temporary
+directory.
 
-With --nodes the shards are dealt out to several processes; with --clients as many
-clients, each with connections of its own, have --in-flight calls under way.`,
+With --nodes the shards are dealt out to several processes; with --clients as
+many clients, each with connections of its own, have --in-flight calls under
+way.`,
 		Example: `  freshet bench store
   freshet bench store --rows 10000000 --keys 16384 --in-flight 4 -o json`,
 		Args: cobra.NoArgs,
