@@ -74,7 +74,7 @@ type session struct {
 	batches chan *flight  // unbuffered: read may be one batch ahead
 	planned chan *flight  // capacity window
 	pushed  chan *flight  // capacity pushedMax
-	tokens  chan struct{} // capacity window: one per batch between pull and push
+	tokens  chan struct{} // capacity window: one per batch between pull and push (or answer, if sequential)
 	free    chan *flight  // flights to use again
 }
 
@@ -142,6 +142,10 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 	err = g.Wait()
 	return cmp.Or(failed, err) // the others were only stopped by it
 }
+
+// sequential reports whether a batch waits for the answers to the one before. It then
+// never learns from shards that have lost that one, and a replay is the same to the bit.
+func (s *session) sequential() bool { return s.window == 1 }
 
 // flight is one batch on its way, with the memory that its stages need. It is
 // owned by one stage at a time.
@@ -440,7 +444,9 @@ func (s *session) compute(ctx, draining context.Context) error {
 		}
 		// What is pulled from now on sees what was pushed (see Params.Pull), so that the
 		// next batch need not wait for the answers.
-		<-s.tokens
+		if !s.sequential() {
+			<-s.tokens
+		}
 		s.pushed <- f // the answers to those before are waited for, whatever happens
 	}
 	return nil
@@ -473,6 +479,9 @@ func (s *session) acknowledge(ctx, draining context.Context, stop func()) (faile
 		}
 		if stumbled {
 			continue
+		}
+		if s.sequential() {
+			<-s.tokens
 		}
 		s.t.acknowledged.Add(1)
 		s.t.update(p, func(position *Position) {
