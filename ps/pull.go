@@ -7,6 +7,8 @@ type Pull struct {
 	// Shards are the shards that keys are grouped by, ascending.
 	Shards []ShardID
 	Tables []TableKeys
+	// Number, if not 0, is the name by which a push that follows may refer to the keys.
+	Number uint64
 }
 
 // TableKeys are the keys wanted of one table.
@@ -18,6 +20,8 @@ type TableKeys struct {
 	Counts []uint32
 	// Keys are grouped by shard, in the order of the pull's shards.
 	Keys []Key
+	// Hints, if there are as many as keys, receive where the rows are.
+	Hints []Hint
 }
 
 // Read asks a cluster for one table's rows of a group of keys.

@@ -10,7 +10,18 @@ type Rows struct {
 	// endian, row-major. In an update they are gradients, or increments where the
 	// table's optimizer is additive; in an answer they are weights.
 	Values []byte
+	// Pulled says in an update which of the keys that Update.Pulled asked for in this
+	// table and shard Keys are: bit i%8 of byte i/8 for the i-th. Empty, it says nothing.
+	Pulled []byte
+	// Hints, if there are as many as keys, save a node looking these up. They do not
+	// travel.
+	Hints []Hint
 }
+
+// Hint is where a node found a row, for the same node to find it again: the row's number in
+// its table plus one, or 0 if it had none. It may have become wrong, which costs time and
+// nothing else.
+type Hint = uint32
 
 // Item is one shard's part of an update: everything the events of a range
 // contribute to that shard.
@@ -47,6 +58,8 @@ type Update struct {
 	// To is the end of the range of every item.
 	To    Offset
 	Items []Item
+	// Pulled is the number of the pull that Rows.Pulled refers to (see ps/client), or 0.
+	Pulled uint64
 }
 
 // Outcome says what a shard did with an item. Its numbers reach the wire:

@@ -162,7 +162,11 @@ func (s *stripe) pull(p *ps.Pull, values [][]byte, mine func(ps.ShardID) bool) e
 			if err != nil {
 				return err
 			}
-			if err := held.Gather(table.Table, table.Keys[at:end], values[t][at*rowBytes:end*rowBytes]); err != nil {
+			var hints []ps.Hint
+			if len(table.Hints) == len(table.Keys) {
+				hints = table.Hints[at:end]
+			}
+			if err := held.Gather(table.Table, table.Keys[at:end], values[t][at*rowBytes:end*rowBytes], hints); err != nil {
 				return err
 			}
 		}

@@ -94,7 +94,7 @@ func (s *stripe) pull(b *testing.B, all []piece) {
 		s.shards[all[i].shard].Prefetch(0, all[i].keys)
 	}
 	for i := range all {
-		if err := s.shards[all[i].shard].Gather(0, all[i].keys, all[i].values); err != nil {
+		if err := s.shards[all[i].shard].Gather(0, all[i].keys, all[i].values, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -145,7 +145,7 @@ func (s *Shard) apply(item *ps.Item) {
 	s.seq++
 	for i := range item.Rows {
 		rows := &item.Rows[i]
-		if err := s.tables[rows.Table].Apply(rows.Keys, rows.Values, s.seq); err != nil {
+		if err := s.tables[rows.Table].Apply(*rows, s.seq); err != nil {
 			panic(fmt.Sprintf("shard %d: checked rows of table %q do not apply: %v", s.config.ID, s.name(rows.Table), err))
 		}
 	}

@@ -111,7 +111,7 @@ func TestPushAllocatesNothingForExistingRows(t *testing.T) {
 	}
 	dst := make([]byte, 800)
 	if n := testing.AllocsPerRun(100, func() {
-		if err := s.Gather(1, keys, dst); err != nil {
+		if err := s.Gather(1, keys, dst, nil); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {

@@ -91,12 +91,13 @@ func New(c Config) (*Shard, error) {
 
 // Gather reads the weights of keys in a table into dst, which is (len(keys), width)
 // elements of the table's kind, little endian. A key without a row gets its
-// initial value, and no row. Keys may repeat. The caller keeps both slices.
+// initial value, and no row. Keys may repeat. hints, if there are as many as keys,
+// receives where the rows are. The caller keeps the slices.
 //
 // It allocates nothing. It wraps ps.ErrInvalid, and leaves dst alone, if there is
 // no such table, a key belongs to another shard, or the length of dst does not
 // fit.
-func (s *Shard) Gather(id ps.TableID, keys []ps.Key, dst []byte) error {
+func (s *Shard) Gather(id ps.TableID, keys []ps.Key, dst []byte, hints []ps.Hint) error {
 	t, err := s.table(id)
 	if err != nil {
 		return err
@@ -104,7 +105,7 @@ func (s *Shard) Gather(id ps.TableID, keys []ps.Key, dst []byte) error {
 	if err := s.own(id, keys); err != nil {
 		return err
 	}
-	if err := t.Gather(keys, dst); err != nil {
+	if err := t.Gather(keys, dst, hints); err != nil {
 		return fmt.Errorf("shard %d: %w", s.config.ID, err)
 	}
 	return nil

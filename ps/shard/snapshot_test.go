@@ -300,7 +300,7 @@ func TestSnapshotsAmongPushes(t *testing.T) {
 						keys = append(keys, keyOf(1, nShards, k))
 					}
 					a, b := make([]byte, len(keys)*desc.RowBytes()), make([]byte, len(keys)*desc.RowBytes())
-					if err := errors.Join(loaded.Gather(ps.TableID(id), keys, a), live.Gather(ps.TableID(id), keys, b)); err != nil {
+					if err := errors.Join(loaded.Gather(ps.TableID(id), keys, a, nil), live.Gather(ps.TableID(id), keys, b, nil)); err != nil {
 						t.Fatal(err)
 					}
 					if !slices.Equal(a, b) {

@@ -256,7 +256,7 @@ func (x *transcript) pull() string {
 			keys = append(keys, x.key(field))
 		}
 		dst := make([]byte, len(keys)*desc.RowBytes())
-		if err := x.shard.Gather(id, keys, dst); err != nil {
+		if err := x.shard.Gather(id, keys, dst, nil); err != nil {
 			out.WriteString(describe(err))
 			continue
 		}

@@ -27,7 +27,7 @@ func filled(b *testing.B, desc ps.Table, rows, keys int) (*table.Table, [][]ps.K
 	for i := range all {
 		all[i] = ps.Key(ps.Mix(uint64(i)))
 	}
-	if err := t.Apply(all, make([]byte, rows*desc.RowBytes()), 1); err != nil {
+	if err := t.Apply(ps.Rows{Keys: all, Values: make([]byte, rows*desc.RowBytes())}, 1); err != nil {
 		b.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -48,7 +48,7 @@ func BenchmarkGather(b *testing.B) {
 			dst := make([]byte, s.keys*s.width*4)
 			i := 0
 			for b.Loop() {
-				if err := t.Gather(batches[i%len(batches)], dst); err != nil {
+				if err := t.Gather(batches[i%len(batches)], dst, nil); err != nil {
 					b.Fatal(err)
 				}
 				i++
@@ -74,7 +74,7 @@ func BenchmarkGatherAbsent(b *testing.B) {
 			}
 			dst := make([]byte, len(keys)*64)
 			for b.Loop() {
-				if err := t.Gather(keys, dst); err != nil {
+				if err := t.Gather(keys, dst, nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -95,7 +95,7 @@ func BenchmarkApply(b *testing.B) {
 				}
 				i := 0
 				for b.Loop() {
-					if err := t.Apply(batches[i%len(batches)], ps.Bytes(grads), uint64(i)); err != nil {
+					if err := t.Apply(ps.Rows{Keys: batches[i%len(batches)], Values: ps.Bytes(grads)}, uint64(i)); err != nil {
 						b.Fatal(err)
 					}
 					i++
@@ -134,7 +134,7 @@ func BenchmarkInsert(b *testing.B) {
 				b.Fatal(err)
 			}
 			for i := 0; i+keys <= rows; i += keys {
-				if err := t.Apply(all[i:i+keys], grads, 1); err != nil {
+				if err := t.Apply(ps.Rows{Keys: all[i : i+keys], Values: grads}, 1); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -26,7 +26,7 @@ func TestGrowthMovesFewCellsAtATime(t *testing.T) {
 				keys[i] = ps.Key(0x5a<<56 | uint64(n+i))
 			}
 			before := tab.index.moved
-			if err := tab.Apply(keys, values, 1); err != nil {
+			if err := tab.Apply(ps.Rows{Keys: keys, Values: values}, 1); err != nil {
 				t.Fatal(err)
 			}
 			if moved := tab.index.moved - before; moved > worst {
@@ -59,7 +59,7 @@ func TestKeysMadeToCollideDoNotGrowTheDirectory(t *testing.T) {
 		// Positions are spread, so that only the directory's bits collide.
 		keys = append(keys, unmix(i<<32|i&(segmentCells-1)))
 	}
-	if err := tab.Apply(keys, make([]byte, 4*len(keys)), 1); err != nil {
+	if err := tab.Apply(ps.Rows{Keys: keys, Values: make([]byte, 4*len(keys))}, 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := tab.Valid(); err != nil {

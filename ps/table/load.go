@@ -60,7 +60,7 @@ func (t *Table) load(rows []byte, stride int, since, seq uint64) error {
 	for i, key := range keys {
 		n := t.found.rows[i] - 1
 		if t.found.rows[i] == 0 {
-			n, _ = t.place(key, t.found.hashes[i])
+			n, _ = t.place(key)
 		}
 		// A row from before cannot say more than base if its seq was below that.
 		if was := t.seq(n); was > max(since, t.base) {

@@ -62,7 +62,7 @@ func TestARowIsNeverOlderThanItsLastChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		apply(t, tab, 1<<32+7, []ps.Key{2}, 1, 1)
-		if err := tab.Apply([]ps.Key{2}, make([]byte, 8), late); !errors.Is(err, ps.ErrInvalid) {
+		if err := tab.Apply(ps.Rows{Keys: []ps.Key{2}, Values: make([]byte, 8)}, late); !errors.Is(err, ps.ErrInvalid) {
 			t.Errorf("update of a seq that the snapshot is too old for: %v, want ps.ErrInvalid", err)
 		}
 		if keys, _ := read(t, sn, tab.Stride()); len(keys) != 2 {

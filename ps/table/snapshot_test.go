@@ -142,7 +142,7 @@ func TestSnapshot(t *testing.T) {
 		apply(t, tab, 5, []ps.Key{1}, 1, 1)
 		before := dump(tab)
 		snapshot(t, tab, 0, 5)
-		if err := tab.Apply([]ps.Key{1}, make([]byte, 8), 5); !errors.Is(err, ps.ErrInvalid) || dump(tab) != before {
+		if err := tab.Apply(ps.Rows{Keys: []ps.Key{1}, Values: make([]byte, 8)}, 5); !errors.Is(err, ps.ErrInvalid) || dump(tab) != before {
 			t.Errorf("%v, table\n%swant ps.ErrInvalid and\n%s", err, dump(tab), before)
 		}
 	})
@@ -246,7 +246,7 @@ func TestSnapshotAmongUpdates(t *testing.T) {
 					grads[i] = float32(int64(ps.Mix(seq<<32+uint64(i)))) * 0x1p-62
 				}
 				size := tab.Bytes()
-				if err := tab.Apply(batch, ps.Bytes(grads), seq); err != nil {
+				if err := tab.Apply(ps.Rows{Keys: batch, Values: ps.Bytes(grads)}, seq); err != nil {
 					t.Fatal(err)
 				}
 				if sn != nil && tab.Bytes() > size {
@@ -335,7 +335,7 @@ func TestSnapshotsCostNothingAfterwards(t *testing.T) {
 	values := make([]byte, len(keys)*8)
 	seq := uint64(1)
 	update := func() {
-		if err := tab.Apply(keys, values, seq); err != nil {
+		if err := tab.Apply(ps.Rows{Keys: keys, Values: values}, seq); err != nil {
 			t.Fatal(err)
 		}
 		seq++

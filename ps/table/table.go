@@ -117,17 +117,19 @@ func (t *Table) Bytes() int {
 
 // Gather reads the weights of keys into dst, which is (len(keys), width) elements
 // of the table's kind, little endian. A key without a row gets its initial
-// value, and no row. Keys may repeat. The caller keeps both slices.
+// value, and no row. Keys may repeat. hints, if there are as many as keys, receives
+// where the rows are. The caller keeps the slices.
 //
 // It allocates nothing. It wraps ps.ErrInvalid, and leaves dst alone, if the
 // length of dst does not fit.
-func (t *Table) Gather(keys []ps.Key, dst []byte) error {
+func (t *Table) Gather(keys []ps.Key, dst []byte, hints []ps.Hint) error {
 	if len(dst) != len(keys)*t.rowBytes {
 		return t.badLength(len(keys), len(dst))
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), chunk)
 		t.gather(keys[:n], dst[:n*t.rowBytes])
+		hints = hints[copy(hints, t.found.rows[:n]):]
 		keys, dst = keys[n:], dst[n*t.rowBytes:]
 	}
 	runtime.KeepAlive(t)
@@ -236,16 +238,18 @@ func (t *Table) missing(keys []ps.Key) []ps.Key {
 	return t.absent
 }
 
-// Apply updates the rows of keys by values, which Validate has accepted: (len(keys),
+// Apply updates the rows of keys by values, which Validate has accepted: (len(Keys),
 // width) elements of the table's kind, gradients or increments as its optimizer
 // wants them. A key without a row gets one with its initial value first. A key
-// that is there twice is updated twice, in order. The rows' seq becomes seq, which
-// must be above a snapshot's that is under way. The caller keeps both slices.
+// that is there twice is updated twice, in order. The stored rows' seq becomes seq, which
+// must be above a snapshot's that is under way. Hints, if there are as many as keys, save
+// looking these up. The caller keeps the slices; the Table field is the caller's business.
 //
 // It is all or nothing: it wraps ps.ErrInvalid if the lengths or seq do not fit and
 // ps.ErrOutOfMemory as Fits does. For existing rows it allocates nothing, unless values is not aligned for
 // its elements (see ps.View) or a snapshot has not read them yet.
-func (t *Table) Apply(keys []ps.Key, values []byte, seq uint64) error {
+func (t *Table) Apply(rows ps.Rows, seq uint64) error {
+	keys, values, hints := rows.Keys, rows.Values, rows.Hints
 	if len(values) != len(keys)*t.rowBytes {
 		return t.badLength(len(keys), len(values))
 	}
@@ -261,33 +265,42 @@ func (t *Table) Apply(keys []ps.Key, values []byte, seq uint64) error {
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), chunk)
-		t.apply(keys[:n], values[:n*t.rowBytes], t.stamp(seq))
+		var here []ps.Hint
+		if len(hints) == len(keys) {
+			here, hints = hints[:n], hints[n:]
+		}
+		t.apply(keys[:n], values[:n*t.rowBytes], here, t.stamp(seq))
 		keys, values = keys[n:], values[n*t.rowBytes:]
 	}
 	runtime.KeepAlive(t)
 	return nil
 }
 
-func (t *Table) apply(keys []ps.Key, values []byte, stamp uint32) {
+func (t *Table) apply(keys []ps.Key, values []byte, hints []ps.Hint, stamp uint32) {
 	t.reserve(keys)
-	t.locate(keys, t.rows.stride)
+	if len(hints) > 0 {
+		t.recall(keys, hints, t.rows.stride)
+	} else {
+		t.locate(keys, t.rows.stride)
+	}
+	rows := t.found.rows[:len(keys)]
 	for i, key := range keys {
-		if t.found.rows[i] == 0 {
-			t.found.rows[i] = t.insert(key, t.found.hashes[i]) + 1
+		if rows[i] == 0 {
+			rows[i] = t.insert(key) + 1
 		}
 	}
 	if t.snapshot != nil {
-		t.snapshot.save(t.found.rows[:len(keys)], stamp)
+		t.snapshot.save(rows, stamp)
 	}
 	if t.changes != nil {
-		t.changes.note(t.found.rows[:len(keys)], t.rows.len)
+		t.changes.note(rows, t.rows.len)
 	}
-	t.elements.apply(&t.rows, t.found.rows[:len(keys)], values, stamp)
+	t.elements.apply(&t.rows, rows, values, stamp)
 }
 
 // insert returns the row of key, with its initial value if it was not there.
-func (t *Table) insert(key ps.Key, hash uint64) uint32 {
-	n, born := t.place(key, hash)
+func (t *Table) insert(key ps.Key) uint32 {
+	n, born := t.place(key)
 	if born {
 		t.elements.birth(t.rows.elements(n), key)
 	}
@@ -296,7 +309,8 @@ func (t *Table) insert(key ps.Key, hash uint64) uint32 {
 
 // place returns the row of key, which it makes, of zeros, if it is not there:
 // another of the chunk may have been the same key. There is room for it.
-func (t *Table) place(key ps.Key, hash uint64) (n uint32, born bool) {
+func (t *Table) place(key ps.Key) (n uint32, born bool) {
+	hash := ps.Mix(uint64(key))
 	segment := t.index.segment(hash)
 	row, at := segment.find(key, hash, &t.rows)
 	if row != 0 {
@@ -347,8 +361,7 @@ func (t *Table) Valid() error {
 
 // location is where the keys of a chunk are.
 type location struct {
-	hashes [chunk]uint64
-	rows   [chunk]uint32 // number of the row plus one, or 0 without a row
+	rows [chunk]ps.Hint // number of the row plus one, or 0 without a row
 }
 
 // locate finds the rows of at most chunk keys and leaves them in t.found. It goes
@@ -357,19 +370,20 @@ type location struct {
 // number of bytes of every row.
 func (t *Table) locate(keys []ps.Key, bytes int) {
 	found := &t.found
+	var hashes [chunk]uint64
 	var segments [chunk]*segment
 	var at [chunk]uintptr
 	for i, key := range keys {
 		hash := ps.Mix(uint64(key))
 		s := t.index.segment(hash)
-		found.hashes[i], segments[i], at[i] = hash, s, s.address(hash)
+		hashes[i], segments[i], at[i] = hash, s, s.address(hash)
 	}
 	if len(keys) == 0 {
 		return
 	}
 	prefetch(&at[0], len(keys), 0)
 	for i := range keys {
-		row := segments[i].probe(found.hashes[i])
+		row := segments[i].probe(hashes[i])
 		found.rows[i] = row
 		if row != 0 {
 			at[i] = t.rows.address(row - 1)
@@ -379,7 +393,29 @@ func (t *Table) locate(keys []ps.Key, bytes int) {
 	for i, key := range keys {
 		if row := found.rows[i]; row != 0 && t.rows.key(row-1) != uint64(key) {
 			// The tag is another key's by chance: go on, comparing keys.
-			found.rows[i], _ = segments[i].find(key, found.hashes[i], &t.rows)
+			found.rows[i], _ = segments[i].find(key, hashes[i], &t.rows)
+		}
+	}
+}
+
+// recall is locate by hints, which it does not trust: a row has its key.
+func (t *Table) recall(keys []ps.Key, hints []ps.Hint, bytes int) {
+	found := &t.found
+	var at [chunk]uintptr
+	for i, hint := range hints {
+		if int64(hint) > int64(t.rows.len) {
+			hint = 0
+		}
+		found.rows[i] = hint
+		if hint != 0 {
+			at[i] = t.rows.address(hint - 1)
+		}
+	}
+	prefetch(&at[0], len(keys), uintptr(min(bytes, prefetchBytes)-1))
+	for i, key := range keys {
+		if row := found.rows[i]; row == 0 || t.rows.key(row-1) != uint64(key) {
+			hash := ps.Mix(uint64(key))
+			found.rows[i], _ = t.index.segment(hash).find(key, hash, &t.rows)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func open(t testing.TB, c table.Config) *table.Table {
 
 func apply(t testing.TB, tab *table.Table, seq uint64, keys []ps.Key, values ...float32) {
 	t.Helper()
-	if err := tab.Apply(keys, ps.Bytes(values), seq); err != nil {
+	if err := tab.Apply(ps.Rows{Keys: keys, Values: ps.Bytes(values)}, seq); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -35,7 +35,7 @@ func apply(t testing.TB, tab *table.Table, seq uint64, keys []ps.Key, values ...
 func gather(t testing.TB, tab *table.Table, width int, keys ...ps.Key) []float32 {
 	t.Helper()
 	values := make([]float32, width*len(keys))
-	if err := tab.Gather(keys, ps.Bytes(values)); err != nil {
+	if err := tab.Gather(keys, ps.Bytes(values), nil); err != nil {
 		t.Fatal(err)
 	}
 	return values
@@ -132,15 +132,15 @@ func TestRows(t *testing.T) {
 			Optimizer: ps.Optimizer{Name: ps.Audit}, Initializer: ps.Initializer{Name: ps.Zero},
 		}})
 		for range 2 {
-			if err := sums.Apply([]ps.Key{1}, ps.Bytes([]float64{0.1}), 1); err != nil {
+			if err := sums.Apply(ps.Rows{Keys: []ps.Key{1}, Values: ps.Bytes([]float64{0.1})}, 1); err != nil {
 				t.Fatal(err)
 			}
-			if err := counts.Apply([]ps.Key{1}, ps.Bytes([]uint64{1<<53 + 1}), 1); err != nil {
+			if err := counts.Apply(ps.Rows{Keys: []ps.Key{1}, Values: ps.Bytes([]uint64{1<<53 + 1})}, 1); err != nil {
 				t.Fatal(err)
 			}
 		}
 		sum, count := make([]float64, 2), make([]uint64, 2)
-		if err := errors.Join(sums.Gather([]ps.Key{1, 2}, ps.Bytes(sum)), counts.Gather([]ps.Key{1, 2}, ps.Bytes(count))); err != nil {
+		if err := errors.Join(sums.Gather([]ps.Key{1, 2}, ps.Bytes(sum), nil), counts.Gather([]ps.Key{1, 2}, ps.Bytes(count), nil)); err != nil {
 			t.Fatal(err)
 		}
 		if sum[0] != 0.2 || sum[1] != 0 || count[0] != 1<<54+2 || count[1] != 0 {
@@ -187,10 +187,10 @@ func TestValidate(t *testing.T) {
 	if err := tab.Validate(ps.Rows{Keys: []ps.Key{1}, Values: ps.Bytes([]float32{1, -1})}); err != nil {
 		t.Errorf("good rows: %v", err)
 	}
-	if err := tab.Gather([]ps.Key{1}, make([]byte, 4)); !errors.Is(err, ps.ErrInvalid) {
+	if err := tab.Gather([]ps.Key{1}, make([]byte, 4), nil); !errors.Is(err, ps.ErrInvalid) {
 		t.Errorf("gather into too few bytes: %v, want ps.ErrInvalid", err)
 	}
-	if err := tab.Apply([]ps.Key{1}, make([]byte, 4), 1); !errors.Is(err, ps.ErrInvalid) || tab.Len() != 0 {
+	if err := tab.Apply(ps.Rows{Keys: []ps.Key{1}, Values: make([]byte, 4)}, 1); !errors.Is(err, ps.ErrInvalid) || tab.Len() != 0 {
 		t.Errorf("apply of too few bytes: %v with %d rows, want ps.ErrInvalid with none", err, tab.Len())
 	}
 }
@@ -199,14 +199,14 @@ func TestValuesNeedNoAlignment(t *testing.T) {
 	tab := open(t, table.Config{Table: plain(), Seed: 1})
 	want := gather(t, tab, 2, 7)
 	buffer := make([]byte, 9)
-	if err := tab.Gather([]ps.Key{7}, buffer[1:]); err != nil {
+	if err := tab.Gather([]ps.Key{7}, buffer[1:], nil); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(buffer[1:], ps.Bytes(want)) {
 		t.Errorf("gathered %x, want %x", buffer[1:], ps.Bytes(want))
 	}
 	copy(buffer[1:], ps.Bytes([]float32{1, 2}))
-	if err := tab.Apply([]ps.Key{7}, buffer[1:], 1); err != nil {
+	if err := tab.Apply(ps.Rows{Keys: []ps.Key{7}, Values: buffer[1:]}, 1); err != nil {
 		t.Fatal(err)
 	}
 	if got := gather(t, tab, 2, 7); got[0] != want[0]-1 || got[1] != want[1]-2 {
@@ -222,7 +222,7 @@ func TestMemoryLimit(t *testing.T) {
 		keys := []ps.Key{1, 3, 4}
 		for what, err := range map[string]error{
 			"reserve": tab.Reserve(keys),
-			"apply":   tab.Apply(keys, make([]byte, 24), 2),
+			"apply":   tab.Apply(ps.Rows{Keys: keys, Values: make([]byte, 24)}, 2),
 		} {
 			if !errors.Is(err, ps.ErrOutOfMemory) || !strings.Contains(err.Error(), `table "item": 2 rows and 2 new`) {
 				t.Errorf("%s: %v, want ps.ErrOutOfMemory with the numbers", what, err)
@@ -389,6 +389,7 @@ func TestAgainstMap(t *testing.T) {
 		keys := rapid.SliceOfN(rapid.Map(rapid.Uint64Range(0, 400), func(i uint64) ps.Key {
 			return ps.Key(0x42<<56 | i)
 		}), 0, 150)
+		gathered := make(map[ps.Key]ps.Hint)
 		seq := uint64(0)
 		t.Repeat(map[string]func(*rapid.T){
 			"apply": func(t *rapid.T) {
@@ -399,7 +400,18 @@ func TestAgainstMap(t *testing.T) {
 				for i := range grads {
 					grads[i] = float32(int64(ps.Mix(rng+uint64(i)))) * 0x1p-62
 				}
-				if err := tab.Apply(batch, ps.Bytes(grads), seq); err != nil {
+				var hints []ps.Hint
+				switch rapid.SampledFrom([]string{"none", "as gathered", "wrong"}).Draw(t, "hints") {
+				case "as gathered":
+					for _, key := range batch {
+						hints = append(hints, gathered[key])
+					}
+				case "wrong":
+					for i := range batch {
+						hints = append(hints, ps.Hint(ps.Mix(rng-uint64(i))%uint64(2*len(m.rows)+2)))
+					}
+				}
+				if err := tab.Apply(ps.Rows{Keys: batch, Values: ps.Bytes(grads), Hints: hints}, seq); err != nil {
 					t.Fatal(err)
 				}
 				for i, key := range batch {
@@ -416,10 +428,15 @@ func TestAgainstMap(t *testing.T) {
 			"gather": func(t *rapid.T) {
 				batch := keys.Draw(t, "keys")
 				got := make([]float32, len(batch)*desc.Width)
-				if err := tab.Gather(batch, ps.Bytes(got)); err != nil {
+				hints := make([]ps.Hint, len(batch))
+				if err := tab.Gather(batch, ps.Bytes(got), hints); err != nil {
 					t.Fatal(err)
 				}
 				for i, key := range batch {
+					gathered[key] = hints[i]
+					if (hints[i] != 0) != (m.seqs[key] != 0) {
+						t.Fatalf("key %#x: hint %d, last changed by seq %d", uint64(key), hints[i], m.seqs[key])
+					}
 					if want := m.row(key)[:m.width]; !slices.Equal(got[i*m.width:(i+1)*m.width], want) {
 						t.Fatalf("key %#x: got %v, want %v", uint64(key), got[i*m.width:(i+1)*m.width], want)
 					}
@@ -460,13 +477,13 @@ func TestNothingIsAllocatedPerRow(t *testing.T) {
 			absent[i] = ps.Key(i + 1000)
 		}
 		values, dst := make([]byte, len(keys)*8), make([]byte, len(absent)*8)
-		if err := tab.Apply(keys, values, 1); err != nil {
+		if err := tab.Apply(ps.Rows{Keys: keys, Values: values}, 1); err != nil {
 			t.Fatal(err)
 		}
 		for what, call := range map[string]func() error{
-			"gather of rows":           func() error { return tab.Gather(keys, dst[:len(keys)*8]) },
-			"gather of initial values": func() error { return tab.Gather(absent, dst) },
-			"apply to existing rows":   func() error { return tab.Apply(keys, values, 2) },
+			"gather of rows":           func() error { return tab.Gather(keys, dst[:len(keys)*8], nil) },
+			"gather of initial values": func() error { return tab.Gather(absent, dst, nil) },
+			"apply to existing rows":   func() error { return tab.Apply(ps.Rows{Keys: keys, Values: values}, 2) },
 			"validate":                 func() error { return tab.Validate(ps.Rows{Keys: keys, Values: values}) },
 		} {
 			if n := testing.AllocsPerRun(100, func() {

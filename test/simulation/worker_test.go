@@ -211,7 +211,7 @@ func (k *trainer) pull(t *task, b *worker.Batch, plan train.Plan) (map[ps.Key]fl
 				return nil, err
 			}
 			values := make([]byte, len(keys)*8)
-			if err := h.shard.Gather(weights, keys, values); err != nil {
+			if err := h.shard.Gather(weights, keys, values, nil); err != nil {
 				return nil, err
 			}
 			for i, key := range keys {

@@ -74,7 +74,7 @@ func (l *local) Pull(_ context.Context, _ string, _ uint64, reads []ps.Read) err
 		}
 		for s, held := range l.shards {
 			from, to := r.Group.Shard(ps.ShardID(s))
-			if err := held.Gather(r.Table, r.Group.Keys[from:to], r.Values[from*r.RowBytes:to*r.RowBytes]); err != nil {
+			if err := held.Gather(r.Table, r.Group.Keys[from:to], r.Values[from*r.RowBytes:to*r.RowBytes], nil); err != nil {
 				return err
 			}
 		}

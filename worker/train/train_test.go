@@ -144,7 +144,7 @@ func (m *memory) Pull(_ context.Context, _ string, layout uint64, reads []ps.Rea
 		r.Values = make([]byte, len(r.Group.Keys)*r.RowBytes)
 		for s, held := range m.shards {
 			from, to := r.Group.Shard(ps.ShardID(s))
-			if err := held.Gather(r.Table, r.Group.Keys[from:to], r.Values[from*r.RowBytes:to*r.RowBytes]); err != nil {
+			if err := held.Gather(r.Table, r.Group.Keys[from:to], r.Values[from*r.RowBytes:to*r.RowBytes], nil); err != nil {
 				return err
 			}
 		}
