@@ -28,6 +28,9 @@ var (
 	ErrOutOfMemory = errors.New("out of memory")
 	// ErrCorrupt: bytes from disk or wire do not decode to what they claim to be.
 	ErrCorrupt = errors.New("corrupt data")
+	// ErrKeysUnknown: a push refers to keys of a pull that the node does not have. State is
+	// untouched. Pull again.
+	ErrKeysUnknown = errors.New("the keys of that pull are not known")
 	// ErrConflict: somebody else changed what this change was based on. Read again.
 	ErrConflict = errors.New("changed by somebody else")
 )

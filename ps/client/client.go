@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -90,6 +91,8 @@ type Client struct {
 	cancel context.CancelFunc
 	life   context.Context // of the push streams and the watch; ends with Close
 	tasks  sync.WaitGroup  // the watch and the push streams; added to under mu, and not once closed
+
+	numbers atomic.Uint64 // of pulls that pushes will follow
 
 	mu      sync.Mutex
 	routes  route.Map                   // guarded by mu
@@ -326,6 +329,18 @@ func (c *Client) waitForChange(ctx context.Context, version int64, pause time.Du
 // returns ps.ErrUnknownModel, ps.ErrModelMismatch, ps.ErrInvalid, ps.ErrTooLarge,
 // and what kept it from succeeding when ctx ended.
 func (c *Client) Pull(ctx context.Context, model string, layout uint64, reads []ps.Read) error {
+	return c.pull(ctx, model, layout, 0, reads)
+}
+
+// PullToPush is Pull for rows that an update will be pushed to. It has its turn behind all
+// pushes before it, and returns a number for Update.Pulled: nodes keep the keys of the
+// last few pulls, so that a push need not send them again (see Rows.Pulled) nor look them up.
+func (c *Client) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (number uint64, err error) {
+	number = c.numbers.Add(1)
+	return number, c.pull(ctx, model, layout, number, reads)
+}
+
+func (c *Client) pull(ctx context.Context, model string, layout, number uint64, reads []ps.Read) error {
 	m, err := c.Map(ctx, 0)
 	if err != nil {
 		return err
@@ -351,7 +366,7 @@ func (c *Client) Pull(ctx context.Context, model string, layout uint64, reads []
 		}
 	}
 	return c.eachShard(ctx, wanted, func(ctx context.Context, address string, shards []ps.ShardID) error {
-		return c.pullFrom(ctx, address, model, layout, shards, reads)
+		return c.pullFrom(ctx, address, model, layout, number, shards, reads)
 	})
 }
 

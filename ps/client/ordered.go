@@ -20,12 +20,19 @@ type ordered struct {
 	opened chan struct{} // closed by run once stream is set or could not be
 
 	stream grpc.ClientStream // set before opened is closed
+	kept   []keptPull        // owned by who has the turn; the last that the node keeps
 
 	mu      sync.Mutex
 	waiting []waiter       // guarded by mu; sent and not answered, in order
 	pushes  int            // guarded by mu; how many of waiting are pushes
 	broken  error          // guarded by mu; set once, by run
 	sends   sync.WaitGroup // pulls that are being sent; added to under mu while broken is nil
+}
+
+// keptPull is a pull that the node keeps the keys of.
+type keptPull struct {
+	number uint64
+	shards []ps.ShardID // ascending
 }
 
 // waiter is who waits for the answer to a message. Its methods are called by the stream's
@@ -121,7 +128,7 @@ func (s *ordered) push(ctx context.Context, u *ps.Update, p *part) error {
 	// then tells everybody who waits, p among them.
 	giveUp := context.AfterFunc(ctx, s.cancel)
 	defer giveUp()
-	s.send(wire.Pushing(u, p.positions))
+	s.send(wire.Pushing(u, p.positions, s.known(u.Pulled)))
 	s.sends.Done()
 	return nil
 }
@@ -133,11 +140,38 @@ func (s *ordered) pull(ctx context.Context, m *wire.Message, p *orderedPull) err
 		m.Free()
 		return err
 	}
+	if p.number != 0 {
+		s.keep(p.number, p.shards)
+	}
 	go func() {
 		defer s.sends.Done()
 		defer func() { <-s.turn }()
 		s.send(m)
 	}()
+	return nil
+}
+
+// keep notes what the node will keep, as it does: the last few, and of a number the last.
+func (s *ordered) keep(number uint64, shards []ps.ShardID) {
+	for i := range s.kept {
+		if s.kept[i].number == number {
+			s.kept[i].shards = shards
+			return
+		}
+	}
+	if len(s.kept) == wire.PullsKept {
+		s.kept = append(s.kept[:0], s.kept[1:]...)
+	}
+	s.kept = append(s.kept, keptPull{number, shards})
+}
+
+// known returns the shards of which the node keeps the keys of a pull.
+func (s *ordered) known(number uint64) []ps.ShardID {
+	for i := range s.kept {
+		if number != 0 && s.kept[i].number == number {
+			return s.kept[i].shards
+		}
+	}
 	return nil
 }
 

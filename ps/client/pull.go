@@ -27,9 +27,10 @@ type pullStream struct {
 // pullFrom fills the reads' rows of the given shards from one node. It returns when nobody
 // writes to the reads any more.
 //
-// Behind pushes that were not answered it takes their stream and has its turn after them.
+// Behind pushes that were not answered, or with a number to push by, it takes the stream
+// of the pushes and has its turn after them.
 // Otherwise it has a stream of its own, so that others do not wait for it.
-func (c *Client) pullFrom(ctx context.Context, address, model string, layout uint64, shards []ps.ShardID, reads []ps.Read) error {
+func (c *Client) pullFrom(ctx context.Context, address, model string, layout, number uint64, shards []ps.ShardID, reads []ps.Read) error {
 	total := 0
 	for i := range reads {
 		for _, s := range shards {
@@ -40,15 +41,32 @@ func (c *Client) pullFrom(ctx context.Context, address, model string, layout uin
 	if total > wire.MessageBytesMax {
 		return fmt.Errorf("a pull of %d bytes from one node, at most %d: pull fewer keys at a time: %w", total, wire.MessageBytesMax, ps.ErrTooLarge)
 	}
-	if s := c.behindPushes(address); s != nil {
-		p := &orderedPull{done: make(chan error, 1)}
-		p.to.Begin(shards, reads)
-		return p.do(ctx, s, wire.Pulling(model, layout, shards, reads))
+	s, err := c.orderedFor(address, number)
+	if err != nil {
+		return err
 	}
+	if s != nil {
+		p := &orderedPull{number: number, shards: shards, done: make(chan error, 1)}
+		p.to.Begin(shards, reads)
+		return p.do(ctx, s, wire.Pulling(model, layout, number, shards, reads))
+	}
+	return c.pullAside(ctx, address, model, layout, shards, reads)
+}
+
+// orderedFor returns the stream of pushes to an address if a pull belongs on it, else nil.
+func (c *Client) orderedFor(address string, number uint64) (*ordered, error) {
+	if number == 0 {
+		return c.behindPushes(address), nil
+	}
+	return c.ordered(address)
+}
+
+// pullAside is pullFrom on a stream of its own.
+func (c *Client) pullAside(ctx context.Context, address, model string, layout uint64, shards []ps.ShardID, reads []ps.Read) error {
 	var to wire.Destination
 	to.Begin(shards, reads)
 	if s := c.idlePull(address); s != nil {
-		broken, err := s.pull(ctx, wire.Pulling(model, layout, shards, reads), &to)
+		broken, err := s.pull(ctx, wire.Pulling(model, layout, 0, shards, reads), &to)
 		if !broken {
 			c.keepPull(address, s)
 			return err
@@ -65,7 +83,7 @@ func (c *Client) pullFrom(ctx context.Context, address, model string, layout uin
 		return err
 	}
 	to.Begin(shards, reads)
-	broken, err := s.pull(ctx, wire.Pulling(model, layout, shards, reads), &to)
+	broken, err := s.pull(ctx, wire.Pulling(model, layout, 0, shards, reads), &to)
 	if broken {
 		s.cancel()
 		return err
@@ -166,7 +184,9 @@ func (s *pullStream) pull(ctx context.Context, m *wire.Message, to *wire.Destina
 
 // orderedPull is a pull behind pushes.
 type orderedPull struct {
-	done chan error // capacity 1; sent to exactly once
+	number uint64 // by which pushes will refer to its keys, or 0
+	shards []ps.ShardID
+	done   chan error // capacity 1; sent to exactly once
 
 	mu    sync.Mutex
 	to    wire.Destination // guarded by mu while the answer comes

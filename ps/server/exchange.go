@@ -51,14 +51,27 @@ type exchange struct {
 	sizes   []int
 	room    []int
 	part    ps.Pull
+	pulls   pulls
 }
 
 func (e *exchange) push(u *ps.Update) error {
+	if err := e.pulls.fill(u); err != nil {
+		return e.send(wire.Answered(refusals(u, err)))
+	}
 	answers, err := e.shards.Push(e.stream.Context(), u)
 	if err != nil {
 		return wire.ToStatus(err)
 	}
 	return e.send(wire.Answered(answers))
+}
+
+// refusals are the answers to an update of which no item is looked at.
+func refusals(u *ps.Update, err error) []ps.Answer {
+	answers := make([]ps.Answer, len(u.Items))
+	for i := range u.Items {
+		answers[i] = ps.Answer{Shard: u.Items[i].Shard, Outcome: ps.Refused, Err: err}
+	}
+	return answers
 }
 
 // pull answers a pull in parts that end with shards.
@@ -67,11 +80,15 @@ func (e *exchange) pull(p *ps.Pull) error {
 	if e.sizes, err = e.shards.Sizes(p, e.sizes[:0]); err != nil {
 		return e.send(wire.Refused(err))
 	}
+	if p.Number != 0 {
+		e.pulls.keep(p)
+	}
 	e.begin(p)
 	for first := 0; ; {
 		last := e.cut(p, first)
 		if err := e.shards.Pull(e.stream.Context(), &e.part, e.reply.Values); err != nil {
 			e.reply.Free()
+			e.pulls.drop(p.Number)
 			return e.send(wire.Refused(err))
 		}
 		if err := e.send(e.reply.Message(last < len(p.Shards))); err != nil || last == len(p.Shards) {
@@ -87,7 +104,7 @@ func (e *exchange) begin(p *ps.Pull) {
 	e.part = ps.Pull{Model: p.Model, Layout: p.Layout, Tables: e.part.Tables[:0]}
 	for t := range p.Tables {
 		table := &p.Tables[t]
-		e.part.Tables = append(e.part.Tables, ps.TableKeys{Table: table.Table, Keys: table.Keys[:0]})
+		e.part.Tables = append(e.part.Tables, ps.TableKeys{Table: table.Table, Keys: table.Keys[:0], Hints: table.Hints[:0]})
 		if len(table.Keys) > 0 {
 			e.sizes[t] /= len(table.Keys)
 		}
@@ -119,6 +136,9 @@ func (e *exchange) cut(p *ps.Pull, first int) (last int) {
 		}
 		done := len(table.Keys)                // of the part before, which end where these begin
 		table.Keys = table.Keys[done : done+n] // within what the request holds: its counts add up
+		if p.Number != 0 {
+			table.Hints = table.Hints[done : done+n]
+		}
 		e.room = append(e.room, n*e.sizes[t])
 	}
 	e.reply.Room(e.room)

@@ -109,6 +109,9 @@ func (p *parameters) Push(stream grpc.BidiStreamingServer[psv1.PushRequest, psv1
 			return err
 		}
 		update, err := wire.Update(req)
+		if err == nil {
+			err = new(pulls).fill(update) // there are none here
+		}
 		if err != nil {
 			return wire.ToStatus(err)
 		}

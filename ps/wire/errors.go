@@ -34,6 +34,7 @@ var conditions = []struct {
 	{ps.ErrUnavailable, codes.Unavailable, "UNAVAILABLE"},
 	{ps.ErrOutOfMemory, codes.ResourceExhausted, "OUT_OF_MEMORY"},
 	{ps.ErrCorrupt, codes.DataLoss, "CORRUPT"},
+	{ps.ErrKeysUnknown, codes.FailedPrecondition, "KEYS_UNKNOWN"},
 }
 
 // Reason returns the protocol's name for a condition, or "INTERNAL" for an error

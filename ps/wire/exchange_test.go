@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -56,6 +57,9 @@ func randomRows(random *rand.Rand) []ps.Rows {
 		for range random.IntN(20) {
 			rows[i].Keys = append(rows[i].Keys, ps.Key(random.Uint64()))
 			rows[i].Values = append(rows[i].Values, byte(random.Uint32()), 1, 2, 3)
+			if random.IntN(3) == 0 {
+				rows[i].Pulled = append(rows[i].Pulled, byte(random.Uint32()))
+			}
 		}
 	}
 	return rows
@@ -65,6 +69,7 @@ func randomUpdate(random *rand.Rand) *ps.Update {
 	u := &ps.Update{
 		Model: "shop"[:random.IntN(5)], Stream: ps.StreamID("file:1"[:random.IntN(7)]), Layout: number(random), Version: number(random),
 		Partition: ps.Partition(number(random)), Generation: ps.Generation(number(random)), To: ps.Offset(number(random)),
+		Pulled: number(random),
 	}
 	for range random.IntN(6) {
 		u.Items = append(u.Items, ps.Item{
@@ -98,8 +103,8 @@ func randomReads(random *rand.Rand) (reads []ps.Read, shards []ps.ShardID) {
 }
 
 // pullOf returns what a node is to be asked for the shards' part of reads.
-func pullOf(model string, layout uint64, shards []ps.ShardID, reads []ps.Read) *ps.Pull {
-	p := &ps.Pull{Model: model, Layout: layout, Shards: shards}
+func pullOf(model string, layout, number uint64, shards []ps.ShardID, reads []ps.Read) *ps.Pull {
+	p := &ps.Pull{Model: model, Layout: layout, Number: number, Shards: shards}
 	for _, r := range reads {
 		table := ps.TableKeys{Table: r.Table}
 		for _, s := range shards {
@@ -110,6 +115,32 @@ func pullOf(model string, layout uint64, shards []ps.ShardID, reads []ps.Read) *
 		p.Tables = append(p.Tables, table)
 	}
 	return p
+}
+
+// refer makes some of u's items, where their rows can, refer to keys instead of having them,
+// and returns their shards.
+func refer(u *ps.Update, random *rand.Rand) (known []ps.ShardID) {
+	for _, item := range u.Items {
+		if random.IntN(2) == 0 {
+			known = append(known, item.Shard)
+		}
+	}
+	slices.Sort(known)
+	if len(known) == 0 {
+		u.Pulled = 0
+	}
+	for i := range u.Items {
+		item := &u.Items[i]
+		item.Rows = slices.Clone(item.Rows)
+		for r := range item.Rows {
+			if rows := &item.Rows[r]; slices.Contains(known, item.Shard) && len(rows.Pulled) > 0 {
+				rows.Keys = nil
+			} else {
+				rows.Pulled = nil
+			}
+		}
+	}
+	return known
 }
 
 func TestRequestsAreTheBytesThatProtobufWouldSend(t *testing.T) {
@@ -124,14 +155,15 @@ func TestRequestsAreTheBytesThatProtobufWouldSend(t *testing.T) {
 				positions, part.Items = append(positions, i), append(part.Items, u.Items[i])
 			}
 		}
+		known := refer(&part, random)
 		reads, shards := randomReads(random)
-		layout := number(random)
+		layout, pulled := number(random), number(random)
 		for name, pair := range map[string]struct {
 			got  []byte
 			want *psv1.ExchangeRequest
 		}{
-			"push": {sent(t, wire.Pushing(u, positions)), &psv1.ExchangeRequest{Push: wire.PushRequest(&part)}},
-			"pull": {sent(t, wire.Pulling("shop", layout, shards, reads)), &psv1.ExchangeRequest{Pull: wire.PullRequest(pullOf("shop", layout, shards, reads))}},
+			"push": {sent(t, wire.Pushing(u, positions, known)), &psv1.ExchangeRequest{Push: wire.PushRequest(&part)}},
+			"pull": {sent(t, wire.Pulling("shop", layout, pulled, shards, reads)), &psv1.ExchangeRequest{Pull: wire.PullRequest(pullOf("shop", layout, pulled, shards, reads))}},
 		} {
 			want, err := proto.Marshal(pair.want)
 			if err != nil {
@@ -187,7 +219,7 @@ func TestRequestsAreReadAsProtobufReadsThem(t *testing.T) {
 		reads, shards := randomReads(random)
 		for _, m := range []*psv1.ExchangeRequest{
 			{Push: wire.PushRequest(randomUpdate(random))},
-			{Pull: wire.PullRequest(pullOf("shop", number(random), shards, reads))},
+			{Pull: wire.PullRequest(pullOf("shop", number(random), number(random), shards, reads))},
 			{},
 			{Push: &psv1.PushRequest{}},
 			{Pull: &psv1.PullRequest{}},
@@ -213,7 +245,7 @@ func FuzzExchangeRequest(f *testing.F) {
 	for range 20 {
 		reads, shards := randomReads(random)
 		for _, m := range []*psv1.ExchangeRequest{
-			{Push: wire.PushRequest(randomUpdate(random))}, {Pull: wire.PullRequest(pullOf("shop", 7, shards, reads))},
+			{Push: wire.PushRequest(randomUpdate(random))}, {Pull: wire.PullRequest(pullOf("shop", 7, 3, shards, reads))},
 		} {
 			doc, err := proto.Marshal(m)
 			if err != nil {
@@ -450,8 +482,8 @@ func hot() (*ps.Update, []int, []ps.Read, []ps.ShardID) {
 func TestMessagesAllocateNothingPerKeyOrShard(t *testing.T) {
 	u, positions, reads, shards := hot()
 	codec := wire.NewCodec()
-	push := mem.BufferSlice{mem.SliceBuffer(sent(t, wire.Pushing(u, positions)))}
-	pull := mem.BufferSlice{mem.SliceBuffer(sent(t, wire.Pulling("bench", 1, shards, reads)))}
+	push := mem.BufferSlice{mem.SliceBuffer(sent(t, wire.Pushing(u, positions, nil)))}
+	pull := mem.BufferSlice{mem.SliceBuffer(sent(t, wire.Pulling("bench", 1, 0, shards, reads)))}
 	var reply wire.Reply
 	reply.Room([]int{64 * 4096})
 	rows := mem.BufferSlice{mem.SliceBuffer(sent(t, reply.Message(false)))}
@@ -477,8 +509,8 @@ func TestMessagesAllocateNothingPerKeyOrShard(t *testing.T) {
 	}{
 		"receive a push": {0, func() { decode(push) }},
 		"receive a pull": {0, func() { decode(pull) }},
-		"send a push":    {2, func() { send(wire.Pushing(u, positions)) }},
-		"send a pull":    {2, func() { send(wire.Pulling("bench", 1, shards, reads)) }},
+		"send a push":    {2, func() { send(wire.Pushing(u, positions, nil)) }},
+		"send a pull":    {2, func() { send(wire.Pulling("bench", 1, 0, shards, reads)) }},
 		"send rows": {2, func() {
 			reply.Room([]int{64 * 4096})
 			send(reply.Message(false))
@@ -509,7 +541,7 @@ func BenchmarkMessages(b *testing.B) {
 	b.Run("push/keys=4096/width=16", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			data, err := codec.Marshal(wire.Pushing(u, positions))
+			data, err := codec.Marshal(wire.Pushing(u, positions, nil))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -524,7 +556,7 @@ func BenchmarkMessages(b *testing.B) {
 		var reply wire.Reply
 		var to wire.Destination
 		for b.Loop() {
-			data, err := codec.Marshal(wire.Pulling("bench", 1, shards, reads))
+			data, err := codec.Marshal(wire.Pulling("bench", 1, 0, shards, reads))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -2,12 +2,16 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/freshet-ml/freshet/ps"
 )
+
+// PullsKept is how many numbered pulls of a stream a node keeps.
+const PullsKept = 8
 
 // Request is a psv1.ExchangeRequest as its receiver decodes it. Its memory is used
 // again by the next message that is received into it, and its keys and values are
@@ -117,6 +121,8 @@ func (q *Request) decodePush(r *reader, end int) {
 			u.To = ps.Offset(r.varint())
 		case number == 8 && kind == protowire.BytesType:
 			q.decodeItem(r, r.message(end))
+		case number == 9 && kind == protowire.VarintType:
+			u.Pulled = r.varint()
 		default:
 			r.unknown(number, kind, end)
 		}
@@ -190,6 +196,8 @@ func (q *Request) decodeRows(r *reader, end int) {
 			packed = r.bytes(&q.memory, end)
 		case number == 3 && kind == protowire.BytesType:
 			rows.Values = r.bytes(&q.memory, end)
+		case number == 4 && kind == protowire.BytesType:
+			rows.Pulled = r.bytes(&q.memory, end)
 		default:
 			r.unknown(number, kind, end)
 		}
@@ -217,6 +225,8 @@ func (q *Request) decodePull(r *reader, end int) {
 			p.Shards = numbers(r, p.Shards, kind, end)
 		case number == 4 && kind == protowire.BytesType:
 			q.decodeTable(r, r.message(end))
+		case number == 5 && kind == protowire.VarintType:
+			p.Number = r.varint()
 		default:
 			r.unknown(number, kind, end)
 		}
@@ -252,11 +262,20 @@ func (q *Request) decodeTable(r *reader, end int) {
 }
 
 // Pushing returns a request to push those of an update's items that stand at the given
-// positions. It holds nothing of the update's memory.
-func Pushing(u *ps.Update, positions []int) *Message {
-	size := 0
+// positions. Items of the known shards, ascending, refer to the keys of the update's pull;
+// the others have theirs. The request holds nothing of the update's memory.
+func Pushing(u *ps.Update, positions []int, known []ps.ShardID) *Message {
+	refers := func(item *ps.Item) bool {
+		_, found := slices.BinarySearch(known, item.Shard)
+		return found
+	}
+	pulled := u.Pulled
+	if len(known) == 0 {
+		pulled = 0
+	}
+	size := sizeOfNumber(9, pulled)
 	for _, i := range positions {
-		size += sizeOfMessage(8, itemSize(&u.Items[i]))
+		size += sizeOfMessage(8, itemSize(&u.Items[i], refers(&u.Items[i])))
 	}
 	size += sizeOfField(1, len(u.Model)) + sizeOfField(2, len(u.Stream)) + sizeOfFixed(3, u.Layout) +
 		sizeOfNumber(4, u.Version) + sizeOfNumber(5, uint64(u.Partition)) + sizeOfNumber(6, uint64(u.Generation)) + sizeOfNumber(7, uint64(u.To))
@@ -271,19 +290,20 @@ func Pushing(u *ps.Update, positions []int) *Message {
 	b = appendNumber(b, 6, uint64(u.Generation))
 	b = appendNumber(b, 7, uint64(u.To))
 	for _, i := range positions {
-		b = appendItem(b, &u.Items[i])
+		b = appendItem(b, &u.Items[i], refers(&u.Items[i]))
 	}
+	b = appendNumber(b, 9, pulled)
 	return message(buffer, b, whole)
 }
 
-func itemSize(item *ps.Item) int {
+func itemSize(item *ps.Item, refers bool) int {
 	size := sizeOfNumber(1, uint64(item.Shard)) + sizeOfNumber(2, uint64(item.From)) + sizeOfNumber(3, item.Trained) +
 		sizeOfNumber(4, item.Held) + sizeOfNumber(5, item.Skipped) + sizeOfNumber(7, uint64(item.EventTime))
 	if item.Fingerprint != (ps.Fingerprint{}) {
 		size += sizeOfMessage(6, fingerprintSize(item.Fingerprint))
 	}
 	for i := range item.Rows {
-		size += sizeOfMessage(8, rowsSize(&item.Rows[i]))
+		size += sizeOfMessage(8, rowsSize(&item.Rows[i], refers))
 	}
 	return size
 }
@@ -292,12 +312,21 @@ func fingerprintSize(f ps.Fingerprint) int {
 	return sizeOfNumber(1, f.Count) + sizeOfFixed(2, f.Sum) + sizeOfFixed(3, f.Xor)
 }
 
-func rowsSize(rows *ps.Rows) int {
-	return sizeOfNumber(1, uint64(rows.Table)) + sizeOfField(2, 8*len(rows.Keys)) + sizeOfField(3, len(rows.Values))
+// namesOf returns the two forms of rows' keys, of which one is empty.
+func namesOf(rows *ps.Rows, refers bool) (keys, pulled []byte) {
+	if refers && len(rows.Pulled) > 0 {
+		return nil, rows.Pulled
+	}
+	return ps.Bytes(rows.Keys), nil
 }
 
-func appendItem(b []byte, item *ps.Item) []byte {
-	b = appendLength(b, 8, itemSize(item))
+func rowsSize(rows *ps.Rows, refers bool) int {
+	keys, pulled := namesOf(rows, refers)
+	return sizeOfNumber(1, uint64(rows.Table)) + sizeOfField(2, len(keys)) + sizeOfField(3, len(rows.Values)) + sizeOfField(4, len(pulled))
+}
+
+func appendItem(b []byte, item *ps.Item, refers bool) []byte {
+	b = appendLength(b, 8, itemSize(item, refers))
 	b = appendNumber(b, 1, uint64(item.Shard))
 	b = appendNumber(b, 2, uint64(item.From))
 	b = appendNumber(b, 3, item.Trained)
@@ -312,18 +341,20 @@ func appendItem(b []byte, item *ps.Item) []byte {
 	b = appendNumber(b, 7, uint64(item.EventTime))
 	for i := range item.Rows {
 		rows := &item.Rows[i]
-		b = appendLength(b, 8, rowsSize(rows))
+		keys, pulled := namesOf(rows, refers)
+		b = appendLength(b, 8, rowsSize(rows, refers))
 		b = appendNumber(b, 1, uint64(rows.Table))
-		b = appendField(b, 2, ps.Bytes(rows.Keys))
+		b = appendField(b, 2, keys)
 		b = appendField(b, 3, rows.Values)
+		b = appendField(b, 4, pulled)
 	}
 	return b
 }
 
-// Pulling returns a request to pull the reads' rows of the given shards, ascending. It holds
-// nothing of the reads' memory.
-func Pulling(model string, layout uint64, shards []ps.ShardID, reads []ps.Read) *Message {
-	size := sizeOfField(1, len(model)) + sizeOfFixed(2, layout)
+// Pulling returns a request, with a number or 0, to pull the reads' rows of the given
+// shards, ascending. It holds nothing of the reads' memory.
+func Pulling(model string, layout, number uint64, shards []ps.ShardID, reads []ps.Read) *Message {
+	size := sizeOfField(1, len(model)) + sizeOfFixed(2, layout) + sizeOfNumber(5, number)
 	packed := 0
 	for _, s := range shards {
 		packed += protowire.SizeVarint(uint64(s))
@@ -346,6 +377,7 @@ func Pulling(model string, layout uint64, shards []ps.ShardID, reads []ps.Read) 
 	for i := range reads {
 		b = appendTable(b, &reads[i], shards)
 	}
+	b = appendNumber(b, 5, number)
 	return message(buffer, b, whole)
 }
 

@@ -42,6 +42,7 @@ func PushRequest(u *ps.Update) *psv1.PushRequest {
 		Generation: uint64(u.Generation),
 		To:         uint64(u.To),
 		Items:      make([]*psv1.Item, len(u.Items)),
+		Pulled:     u.Pulled,
 	}
 	items := make([]psv1.Item, len(u.Items))
 	for i := range u.Items {
@@ -56,7 +57,7 @@ func PushRequest(u *ps.Update) *psv1.PushRequest {
 		m.EventTime = item.EventTime
 		m.Rows = make([]*psv1.Rows, len(item.Rows))
 		for k, rows := range item.Rows {
-			m.Rows[k] = &psv1.Rows{Table: uint32(rows.Table), Keys: ps.Bytes(rows.Keys), Values: rows.Values}
+			m.Rows[k] = &psv1.Rows{Table: uint32(rows.Table), Keys: ps.Bytes(rows.Keys), Values: rows.Values, Pulled: rows.Pulled}
 		}
 		req.Items[i] = m
 	}
@@ -74,6 +75,7 @@ func Update(req *psv1.PushRequest) (*ps.Update, error) {
 		Generation: ps.Generation(req.GetGeneration()),
 		To:         ps.Offset(req.GetTo()),
 		Items:      make([]ps.Item, len(req.GetItems())),
+		Pulled:     req.GetPulled(),
 	}
 	for i, m := range req.GetItems() {
 		item := &u.Items[i]
@@ -92,7 +94,7 @@ func Update(req *psv1.PushRequest) (*ps.Update, error) {
 			if err != nil {
 				return nil, fmt.Errorf("item of shard %d, table %d: %w", m.GetShard(), rows.GetTable(), err)
 			}
-			item.Rows[k] = ps.Rows{Table: ps.TableID(rows.GetTable()), Keys: ks, Values: rows.GetValues()}
+			item.Rows[k] = ps.Rows{Table: ps.TableID(rows.GetTable()), Keys: ks, Values: rows.GetValues(), Pulled: rows.GetPulled()}
 		}
 	}
 	return u, nil
@@ -134,6 +136,7 @@ func PullRequest(p *ps.Pull) *psv1.PullRequest {
 		Layout: p.Layout,
 		Shards: make([]uint32, len(p.Shards)),
 		Tables: make([]*psv1.TableKeys, len(p.Tables)),
+		Number: p.Number,
 	}
 	for i, s := range p.Shards {
 		req.Shards[i] = uint32(s)
@@ -151,6 +154,7 @@ func Pull(req *psv1.PullRequest) (*ps.Pull, error) {
 		Layout: req.GetLayout(),
 		Shards: make([]ps.ShardID, len(req.GetShards())),
 		Tables: make([]ps.TableKeys, len(req.GetTables())),
+		Number: req.GetNumber(),
 	}
 	for i, s := range req.GetShards() {
 		p.Shards[i] = ps.ShardID(s)

@@ -226,6 +226,7 @@ func (c *computer) fill(item *ps.Item, f *flight) {
 	r := &f.contribution
 	start := len(r.rows)
 	from, to := f.group.Shard(item.Shard)
+	pulled := r.bitmap(c.touched[from:to])
 	for t, width := range c.widths {
 		keys, values := len(r.keys), len(r.float32s)
 		for at := from; at < to; at++ {
@@ -236,6 +237,7 @@ func (c *computer) fill(item *ps.Item, f *flight) {
 		}
 		if len(r.keys) > keys {
 			r.add(ps.TableID(t), r.keys[keys:], ps.Bytes(r.float32s[values:]))
+			r.rows[len(r.rows)-1].Pulled = pulled
 		}
 	}
 	if item.Trained > 0 {
@@ -290,10 +292,25 @@ type rows struct {
 	float32s []float32
 	float64s []float64
 	uint64s  []uint64
+	bits     []byte
+}
+
+// bitmap returns which of some keys are touched, as Rows.Pulled wants it.
+func (r *rows) bitmap(touched []bool) []byte {
+	start := len(r.bits)
+	for i, is := range touched {
+		if i%8 == 0 {
+			r.bits = append(r.bits, 0)
+		}
+		if is {
+			r.bits[len(r.bits)-1] |= 1 << (i % 8)
+		}
+	}
+	return r.bits[start:len(r.bits):len(r.bits)]
 }
 
 func (r *rows) reset() {
-	r.rows, r.keys = r.rows[:0], r.keys[:0]
+	r.rows, r.keys, r.bits = r.rows[:0], r.keys[:0], r.bits[:0]
 	r.float32s, r.float64s, r.uint64s = r.float32s[:0], r.float64s[:0], r.uint64s[:0]
 }
 

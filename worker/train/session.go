@@ -97,8 +97,8 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		t: t, assignment: a, layout: t.config.Model.Layout.Hash(), shards: len(progress),
 		batch: batch, window: window, dense: dense, rate: rate,
 		cursors: make(map[ps.Partition]*Cursor), cuts: make(map[ps.Partition][]ps.Offset), next: make(map[ps.Partition]ps.Offset),
-		batches: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, pushedMax),
-		tokens: make(chan struct{}, window), free: make(chan *flight, window+pushedMax+len(a.Partitions)+4),
+		batches: make(chan *flight, 4), planned: make(chan *flight, window), pushed: make(chan *flight, pushedMax),
+		tokens: make(chan struct{}, window), free: make(chan *flight, window+pushedMax+len(a.Partitions)+8),
 	}
 	starts := make([]stream.Start, 0, len(a.Partitions))
 	known, finished := t.Positions(), 0
@@ -160,7 +160,8 @@ type flight struct {
 	replaying bool
 	score     bool // some item needs the events' scores
 	reads     []ps.Read
-	pulled    chan error // capacity 1
+	pulled    chan error // capacity 1; what was pulled is the flight's again
+	number    uint64     // of the pull
 
 	// Made by compute.
 	contribution rows
@@ -383,10 +384,13 @@ func (s *session) plan(ctx context.Context) error {
 		if f.score {
 			s.planReads(f)
 			pulls.Go(func() error {
-				f.pulled <- s.t.config.Params.Pull(ctx, s.t.config.Model.Name, s.layout, f.reads)
+				var err error
+				f.number, err = s.t.config.Params.PullToPush(ctx, s.t.config.Model.Name, s.layout, f.reads)
+				f.pulled <- err
 				return nil
 			})
 		} else {
+			f.number = 0
 			f.pulled <- nil
 		}
 		if err := send(ctx, s.planned, f); err != nil {
@@ -436,13 +440,13 @@ func (s *session) compute(ctx, draining context.Context) error {
 		if len(f.items) > 0 {
 			f.answers, err = s.t.config.Params.Push(draining, &ps.Update{
 				Model: s.t.config.Model.Name, Stream: s.t.config.Model.Stream, Layout: s.layout, Version: s.t.config.Model.Version,
-				Partition: f.batch.Partition, Generation: s.assignment.Generation, To: f.batch.To, Items: f.items,
+				Partition: f.batch.Partition, Generation: s.assignment.Generation, To: f.batch.To, Items: f.items, Pulled: f.number,
 			})
 			if err != nil {
 				return fmt.Errorf("push of partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
 			}
 		}
-		// What is pulled from now on sees what was pushed (see Params.Pull), so that the
+		// What is pulled from now on sees what was pushed (see Params.PullToPush), so that the
 		// next batch need not wait for the answers.
 		if !s.sequential() {
 			<-s.tokens

@@ -82,6 +82,10 @@ func (l *local) Pull(_ context.Context, _ string, _ uint64, reads []ps.Read) err
 	return nil
 }
 
+func (l *local) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (uint64, error) {
+	return 0, l.Pull(ctx, model, layout, reads)
+}
+
 func (l *local) Push(_ context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -36,9 +36,10 @@ var ErrDiverged = errors.New("the model diverged")
 
 // Params is what the loop needs of the parameter servers.
 type Params interface {
-	// Pull fills the reads' values, as ps/client does. Of every shard it sees what was
+	// PullToPush fills the reads' values, as ps/client does. Of every shard it sees what was
 	// pushed before it was called, answered or not: what is in flight is counted by that.
-	Pull(ctx context.Context, model string, layout uint64, reads []ps.Read) error
+	// number is for Update.Pulled.
+	PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (number uint64, err error)
 	// Push sends an update after everything pushed before and returns without
 	// waiting; the update's memory is then the caller's again. The returned
 	// function waits for one answer per item.

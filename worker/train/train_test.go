@@ -104,7 +104,13 @@ type memory struct {
 	// fault is asked before every push to a shard.
 	fault func(s ps.ShardID) fault
 	told  int // faults that bit
+
+	number uint64                           // of the last pull
+	pulled map[uint64]map[ps.TableID]pulled // by number
 }
+
+// pulled are the keys that were pulled of a table.
+type pulled struct{ group ps.Group }
 
 type fault uint8
 
@@ -117,7 +123,7 @@ const (
 
 func newMemory(t *testing.T, model ps.Model) *memory {
 	t.Helper()
-	m := &memory{model: model, shards: make([]*shard.Shard, shards), fault: func(ps.ShardID) fault { return none }}
+	m := &memory{model: model, pulled: make(map[uint64]map[ps.TableID]pulled), shards: make([]*shard.Shard, shards), fault: func(ps.ShardID) fault { return none }}
 	for s := range m.shards {
 		m.restart(ps.ShardID(s))
 	}
@@ -152,9 +158,50 @@ func (m *memory) Pull(_ context.Context, _ string, layout uint64, reads []ps.Rea
 	return nil
 }
 
+func (m *memory) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (uint64, error) {
+	if err := m.Pull(ctx, model, layout, reads); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.number++
+	kept := make(map[ps.TableID]pulled)
+	for _, r := range reads {
+		kept[r.Table] = pulled{ps.Group{Keys: slices.Clone(r.Group.Keys), Ends: slices.Clone(r.Group.Ends)}}
+	}
+	m.pulled[m.number] = kept
+	return m.number, nil
+}
+
+// refer reports rows whose Pulled does not say what their keys say.
+func (m *memory) refer(u *ps.Update) error {
+	for _, item := range u.Items {
+		for _, rows := range item.Rows {
+			if len(rows.Pulled) == 0 {
+				continue
+			}
+			group := m.pulled[u.Pulled][rows.Table].group
+			from, to := group.Shard(item.Shard)
+			var keys []ps.Key
+			for i, key := range group.Keys[from:to] {
+				if rows.Pulled[i/8]>>(i%8)&1 == 1 {
+					keys = append(keys, key)
+				}
+			}
+			if !slices.Equal(keys, rows.Keys) || len(rows.Pulled) != (to-from+7)/8 {
+				return fmt.Errorf("shard %d, table %d: keys %x, of pull %d are meant %x: %w", item.Shard, rows.Table, rows.Keys, u.Pulled, keys, ps.ErrInvalid)
+			}
+		}
+	}
+	return nil
+}
+
 func (m *memory) Push(_ context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.refer(u); err != nil {
+		return nil, err
+	}
 	answers := make([]ps.Answer, len(u.Items))
 	for i := range u.Items {
 		s := u.Items[i].Shard
@@ -636,15 +683,13 @@ type poisoned struct {
 	crashed int
 }
 
-func (p *poisoned) Pull(ctx context.Context, model string, layout uint64, reads []ps.Read) error {
-	if err := p.memory.Pull(ctx, model, layout, reads); err != nil {
-		return err
-	}
-	if slices.Contains(reads[0].Group.Keys, p.key) {
+func (p *poisoned) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (uint64, error) {
+	number, err := p.memory.PullToPush(ctx, model, layout, reads)
+	if err == nil && slices.Contains(reads[0].Group.Keys, p.key) {
 		p.crashed++
 		reads[0].Values = reads[0].Values[:0]
 	}
-	return nil
+	return number, err
 }
 
 func TestAnEventThatCrashesTheWorkIsSkippedAlone(t *testing.T) {

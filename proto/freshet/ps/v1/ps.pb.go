@@ -89,8 +89,12 @@ type PullRequest struct {
 	// Hash of the layout that the caller reads rows by.
 	Layout uint64 `protobuf:"fixed64,2,opt,name=layout,proto3" json:"layout,omitempty"`
 	// The shards that keys are grouped by, ascending.
-	Shards        []uint32     `protobuf:"varint,3,rep,packed,name=shards,proto3" json:"shards,omitempty"`
-	Tables        []*TableKeys `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	Shards []uint32     `protobuf:"varint,3,rep,packed,name=shards,proto3" json:"shards,omitempty"`
+	Tables []*TableKeys `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	// Only in Exchange: if not 0, a push that follows on the stream may refer to the keys
+	// by this number. A node keeps the last 8 numbered pulls of a stream; one of the same
+	// number as before takes its place.
+	Number        uint64 `protobuf:"varint,5,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +155,13 @@ func (x *PullRequest) GetTables() []*TableKeys {
 		return x.Tables
 	}
 	return nil
+}
+
+func (x *PullRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 type TableKeys struct {
@@ -270,8 +281,11 @@ type PushRequest struct {
 	Partition  uint32                 `protobuf:"varint,5,opt,name=partition,proto3" json:"partition,omitempty"`
 	Generation uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
 	// End of the range of every item.
-	To            uint64  `protobuf:"varint,7,opt,name=to,proto3" json:"to,omitempty"`
-	Items         []*Item `protobuf:"bytes,8,rep,name=items,proto3" json:"items,omitempty"`
+	To    uint64  `protobuf:"varint,7,opt,name=to,proto3" json:"to,omitempty"`
+	Items []*Item `protobuf:"bytes,8,rep,name=items,proto3" json:"items,omitempty"`
+	// Number of the pull that rows refer to, or 0. All items are refused with KEYS_UNKNOWN
+	// if the node does not have its keys.
+	Pulled        uint64 `protobuf:"varint,9,opt,name=pulled,proto3" json:"pulled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -360,6 +374,13 @@ func (x *PushRequest) GetItems() []*Item {
 		return x.Items
 	}
 	return nil
+}
+
+func (x *PushRequest) GetPulled() uint64 {
+	if x != nil {
+		return x.Pulled
+	}
+	return 0
 }
 
 // Item is everything the events of [from, to) contribute to one shard.
@@ -529,7 +550,10 @@ type Rows struct {
 	Table uint32                 `protobuf:"varint,1,opt,name=table,proto3" json:"table,omitempty"`
 	Keys  []byte                 `protobuf:"bytes,2,opt,name=keys,proto3" json:"keys,omitempty"`
 	// Gradients, or increments where the table's optimizer is additive.
-	Values        []byte `protobuf:"bytes,3,opt,name=values,proto3" json:"values,omitempty"`
+	Values []byte `protobuf:"bytes,3,opt,name=values,proto3" json:"values,omitempty"`
+	// In the place of keys: which of those that the push's pull asked for in this table and
+	// shard. Bit i%8 of byte i/8 stands for the i-th.
+	Pulled        []byte `protobuf:"bytes,4,opt,name=pulled,proto3" json:"pulled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -581,6 +605,13 @@ func (x *Rows) GetKeys() []byte {
 func (x *Rows) GetValues() []byte {
 	if x != nil {
 		return x.Values
+	}
+	return nil
+}
+
+func (x *Rows) GetPulled() []byte {
+	if x != nil {
+		return x.Pulled
 	}
 	return nil
 }
@@ -1804,18 +1835,19 @@ var File_freshet_ps_v1_ps_proto protoreflect.FileDescriptor
 
 const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\n" +
-	"\x16freshet/ps/v1/ps.proto\x12\rfreshet.ps.v1\"\x85\x01\n" +
+	"\x16freshet/ps/v1/ps.proto\x12\rfreshet.ps.v1\"\x9d\x01\n" +
 	"\vPullRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
 	"\x06layout\x18\x02 \x01(\x06R\x06layout\x12\x16\n" +
 	"\x06shards\x18\x03 \x03(\rR\x06shards\x120\n" +
-	"\x06tables\x18\x04 \x03(\v2\x18.freshet.ps.v1.TableKeysR\x06tables\"M\n" +
+	"\x06tables\x18\x04 \x03(\v2\x18.freshet.ps.v1.TableKeysR\x06tables\x12\x16\n" +
+	"\x06number\x18\x05 \x01(\x04R\x06number\"M\n" +
 	"\tTableKeys\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\rR\x05table\x12\x16\n" +
 	"\x06counts\x18\x02 \x03(\rR\x06counts\x12\x12\n" +
 	"\x04keys\x18\x03 \x01(\fR\x04keys\"&\n" +
 	"\fPullResponse\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\fR\x06values\"\xe6\x01\n" +
+	"\x06values\x18\x01 \x03(\fR\x06values\"\xfe\x01\n" +
 	"\vPushRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
@@ -1826,7 +1858,8 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"generation\x18\x06 \x01(\x04R\n" +
 	"generation\x12\x0e\n" +
 	"\x02to\x18\a \x01(\x04R\x02to\x12)\n" +
-	"\x05items\x18\b \x03(\v2\x13.freshet.ps.v1.ItemR\x05items\"\xfe\x01\n" +
+	"\x05items\x18\b \x03(\v2\x13.freshet.ps.v1.ItemR\x05items\x12\x16\n" +
+	"\x06pulled\x18\t \x01(\x04R\x06pulled\"\xfe\x01\n" +
 	"\x04Item\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x18\n" +
@@ -1840,11 +1873,12 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\vFingerprint\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x10\n" +
 	"\x03sum\x18\x02 \x01(\x06R\x03sum\x12\x10\n" +
-	"\x03xor\x18\x03 \x01(\x06R\x03xor\"H\n" +
+	"\x03xor\x18\x03 \x01(\x06R\x03xor\"`\n" +
 	"\x04Rows\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\rR\x05table\x12\x12\n" +
 	"\x04keys\x18\x02 \x01(\fR\x04keys\x12\x16\n" +
-	"\x06values\x18\x03 \x01(\fR\x06values\"?\n" +
+	"\x06values\x18\x03 \x01(\fR\x06values\x12\x16\n" +
+	"\x06pulled\x18\x04 \x01(\fR\x06pulled\"?\n" +
 	"\fPushResponse\x12/\n" +
 	"\aanswers\x18\x01 \x03(\v2\x15.freshet.ps.v1.AnswerR\aanswers\"\x9c\x01\n" +
 	"\x06Answer\x12\x14\n" +
