@@ -254,12 +254,15 @@ type pushes struct {
 	next  int              // owned by answer; the message whose answer the client waits for
 	ready map[int][][]byte // owned by answer; answers that came before their turn
 	parts [][]byte         // owned by answer; of the answer that comes, without its last
+
+	said *psv1.PushResponse // owned by answer; what its parts say of the push
 }
 
 // pending is a message that the node has not answered.
 type pending struct {
 	message int    // its place in what the client sent; -1 for a copy, whose answer the client does not get
-	pull    bool   // on which no tricks are played: pulls change nothing
+	push    bool   // without one, no tricks are played: pulls change nothing
+	pull    bool   // perhaps behind the push
 	prank   *prank // that has worked when the node answers with an outcome
 	works   psv1.Outcome
 }
@@ -339,25 +342,29 @@ func (c *pushes) push(m []byte, behind <-chan []byte) error {
 	if err := proto.Unmarshal(m, &request); err != nil {
 		return fmt.Errorf("a client sent what cannot be read: %w", err)
 	}
-	asked := request.GetPush()
+	asked, joint := request.GetPush(), request.GetPull() != nil
 	if asked == nil {
 		c.pass(m, pending{message: c.number(), pull: true})
 		return nil
+	}
+	alone, err := pushOf(&request)
+	if err != nil {
+		return err
 	}
 	c.proxy.pace.wait(asked.GetPartition(), asked.GetTo())
 	k := c.proxy.take(false)
 	switch k.trick {
 	case duplicate:
-		c.pass(m, pending{message: c.number()})
-		c.pass(m, pending{message: -1, prank: k, works: psv1.Outcome_OUTCOME_DUPLICATE})
+		c.pass(m, pending{message: c.number(), push: true, pull: joint})
+		c.pass(alone, pending{message: -1, push: true, prank: k, works: psv1.Outcome_OUTCOME_DUPLICATE})
 	case replayLate:
-		c.pass(m, pending{message: c.number()})
-		go c.proxy.replay(m, k)
+		c.pass(m, pending{message: c.number(), push: true, pull: joint})
+		go c.proxy.replay(alone, k)
 	case reorder:
-		return c.reorder(m, behind, k)
+		return c.reorder(m, joint, behind, k)
 	case delay:
 		time.Sleep(300 * time.Millisecond)
-		c.pass(m, pending{message: c.number()})
+		c.pass(m, pending{message: c.number(), push: true, pull: joint})
 		close(k.done)
 	case drop:
 		close(k.done)
@@ -370,20 +377,31 @@ func (c *pushes) push(m []byte, behind <-chan []byte) error {
 				break
 			}
 		}
-		c.pass(part, pending{message: c.number(), prank: k, works: -1})
+		c.pass(part, pending{message: c.number(), push: true, pull: joint, prank: k, works: -1})
 	default:
-		c.pass(m, pending{message: c.number()})
+		c.pass(m, pending{message: c.number(), push: true, pull: joint})
 	}
 	return nil
 }
 
+// pushOf returns a request without its pull, and without the rows that refer to keys of an
+// earlier one: another stream does not know these, and a shard that has the push already
+// does not look at them.
+func pushOf(request *psv1.ExchangeRequest) ([]byte, error) {
+	push := proto.CloneOf(request.GetPush())
+	for _, item := range push.GetItems() {
+		item.Rows = slices.DeleteFunc(item.GetRows(), func(r *psv1.Rows) bool { return len(r.GetPulled()) > 0 })
+	}
+	return proto.Marshal(&psv1.ExchangeRequest{Push: push})
+}
+
 // reorder forwards a push after the one behind it, with the pulls between them.
-func (c *pushes) reorder(m []byte, behind <-chan []byte, k *prank) error {
+func (c *pushes) reorder(m []byte, joint bool, behind <-chan []byte, k *prank) error {
 	type held struct {
 		m []byte
 		p pending
 	}
-	late := []held{{m, pending{message: c.number()}}}
+	late := []held{{m, pending{message: c.number(), push: true, pull: joint}}}
 	timeout := time.After(reorderWait)
 	for found := false; !found; {
 		select {
@@ -393,7 +411,7 @@ func (c *pushes) reorder(m []byte, behind <-chan []byte, k *prank) error {
 				return fmt.Errorf("a client sent what cannot be read: %w", err)
 			}
 			if found = request.GetPush() != nil; found {
-				c.pass(next, pending{message: c.number(), prank: k, works: psv1.Outcome_OUTCOME_GAP})
+				c.pass(next, pending{message: c.number(), push: true, pull: request.GetPull() != nil, prank: k, works: psv1.Outcome_OUTCOME_GAP})
 			} else {
 				late = append(late, held{next, pending{message: c.number(), pull: true}})
 			}
@@ -445,15 +463,19 @@ func (c *pushes) answer(broken <-chan error) error {
 		if err := proto.Unmarshal(m, &response); err != nil {
 			return fmt.Errorf("a node answered what cannot be read: %w", err)
 		}
+		if response.GetPush() != nil {
+			c.said = response.GetPush()
+		}
 		if response.GetMore() {
 			c.parts = append(c.parts, m)
 			continue
 		}
-		said := response.GetPush()
+		said := c.said
+		c.said = nil
 		c.proxy.seen.add(said)
 		p := c.first()
-		if p.pull != (said == nil) {
-			return fmt.Errorf("a node answered a push %v with one %v", !p.pull, said != nil)
+		if rows := response.GetPull() != nil || response.GetReason() != ""; p.push != (said != nil) || p.pull != rows {
+			return fmt.Errorf("a node answered a push (%v) and a pull (%v) with: a push %v, a pull %v", p.push, p.pull, said != nil, rows)
 		}
 		if p.prank != nil {
 			if slices.ContainsFunc(said.GetAnswers(), func(a *psv1.Answer) bool { return a.GetOutcome() == p.works }) {
@@ -465,7 +487,7 @@ func (c *pushes) answer(broken <-chan error) error {
 		if p.message < 0 {
 			continue
 		}
-		if !p.pull {
+		if p.push {
 			var err error
 			if m, err = c.spoil(m); err != nil {
 				return err

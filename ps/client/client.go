@@ -329,45 +329,45 @@ func (c *Client) waitForChange(ctx context.Context, version int64, pause time.Du
 // returns ps.ErrUnknownModel, ps.ErrModelMismatch, ps.ErrInvalid, ps.ErrTooLarge,
 // and what kept it from succeeding when ctx ended.
 func (c *Client) Pull(ctx context.Context, model string, layout uint64, reads []ps.Read) error {
-	return c.pull(ctx, model, layout, 0, reads)
-}
-
-// PullToPush is Pull for rows that an update will be pushed to. It has its turn behind all
-// pushes before it, and returns a number for Update.Pulled: nodes keep the keys of the
-// last few pulls, so that a push need not send them again (see Rows.Pulled) nor look them up.
-func (c *Client) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (number uint64, err error) {
-	number = c.numbers.Add(1)
-	return number, c.pull(ctx, model, layout, number, reads)
-}
-
-func (c *Client) pull(ctx context.Context, model string, layout, number uint64, reads []ps.Read) error {
 	m, err := c.Map(ctx, 0)
 	if err != nil {
 		return err
 	}
-	var wanted []ps.ShardID
-	for s := range m.Shards {
-		for _, r := range reads {
-			if len(r.Group.Ends) != len(m.Shards) {
-				return fmt.Errorf("pull of keys grouped over %d shards, the cluster has %d: %w", len(r.Group.Ends), len(m.Shards), ps.ErrInvalid)
-			}
-			if from, to := r.Group.Shard(ps.ShardID(s)); to > from {
-				wanted = append(wanted, ps.ShardID(s))
-				break
-			}
-		}
+	wanted, err := prepare(m, reads)
+	if err != nil {
+		return err
 	}
+	return c.pull(ctx, model, layout, 0, wanted, reads)
+}
+
+func (c *Client) pull(ctx context.Context, model string, layout, number uint64, wanted []ps.ShardID, reads []ps.Read) error {
+	return c.eachShard(ctx, wanted, func(ctx context.Context, address string, shards []ps.ShardID) error {
+		return c.pullFrom(ctx, address, model, layout, number, shards, reads)
+	})
+}
+
+// prepare makes room for the reads' values, and returns the shards that they need, ascending.
+func prepare(m route.Map, reads []ps.Read) (wanted []ps.ShardID, err error) {
 	for i := range reads {
 		r := &reads[i]
+		if len(r.Group.Ends) != len(m.Shards) {
+			return nil, fmt.Errorf("pull of keys grouped over %d shards, the cluster has %d: %w", len(r.Group.Ends), len(m.Shards), ps.ErrInvalid)
+		}
 		if size := len(r.Group.Keys) * r.RowBytes; cap(r.Values) < size {
 			r.Values = make([]byte, size)
 		} else {
 			r.Values = r.Values[:size]
 		}
 	}
-	return c.eachShard(ctx, wanted, func(ctx context.Context, address string, shards []ps.ShardID) error {
-		return c.pullFrom(ctx, address, model, layout, number, shards, reads)
-	})
+	for s := range m.Shards {
+		if slices.ContainsFunc(reads, func(r ps.Read) bool {
+			from, to := r.Group.Shard(ps.ShardID(s))
+			return to > from
+		}) {
+			wanted = append(wanted, ps.ShardID(s))
+		}
+	}
+	return wanted, nil
 }
 
 // Applied returns how far every shard has applied a model's stream, indexed by

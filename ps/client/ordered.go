@@ -98,7 +98,7 @@ func (c *Client) forget(address string, s *ordered) {
 // begin waits until it is the caller's turn to send, and puts w behind those who wait for
 // answers. If the stream was broken before, or ctx ends, it returns why, with w untouched
 // and no turn. The caller ends the turn when it has sent.
-func (s *ordered) begin(ctx context.Context, w waiter) error {
+func (s *ordered) begin(ctx context.Context, w ...waiter) error {
 	select {
 	case s.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -107,7 +107,7 @@ func (s *ordered) begin(ctx context.Context, w waiter) error {
 	var err error
 	select {
 	case <-s.opened:
-		err = s.wait(w)
+		err = s.wait(w...)
 	case <-ctx.Done():
 		err = fmt.Errorf("connecting: %w: %w", ps.ErrUnavailable, ctx.Err())
 	}
@@ -117,10 +117,10 @@ func (s *ordered) begin(ctx context.Context, w waiter) error {
 	return err
 }
 
-// push sends those of u's items that are p's and lets p wait for their answers. It returns
-// what begin does.
-func (s *ordered) push(ctx context.Context, u *ps.Update, p *part) error {
-	if err := s.begin(ctx, p); err != nil {
+// exchange sends, as one message, those of u's items that are p's and what p pulls, and lets
+// p wait for the answers. It returns what begin does.
+func (s *ordered) exchange(ctx context.Context, u *ps.Update, p *part) error {
+	if err := s.begin(ctx, p.waiters()...); err != nil {
 		return err
 	}
 	defer func() { <-s.turn }()
@@ -128,8 +128,23 @@ func (s *ordered) push(ctx context.Context, u *ps.Update, p *part) error {
 	// then tells everybody who waits, p among them.
 	giveUp := context.AfterFunc(ctx, s.cancel)
 	defer giveUp()
-	s.send(wire.Pushing(u, p.positions, s.known(u.Pulled)))
-	s.sends.Done()
+	defer s.sends.Done()
+	var push, pull *wire.Message
+	if len(p.positions) > 0 {
+		push = wire.Pushing(u, p.positions, s.known(u.Pulled))
+	}
+	if p.pull != nil {
+		pull = p.pull.request()
+		s.keep(p.pull.number, p.pull.shards)
+	}
+	switch {
+	case pull == nil:
+		s.send(push)
+	case push == nil:
+		s.send(pull)
+	default:
+		s.send(wire.Join(push, pull))
+	}
 	return nil
 }
 
@@ -182,19 +197,22 @@ func (s *ordered) send(m *wire.Message) {
 	m.Free()
 }
 
-// wait puts w behind those who wait for answers and counts a send, unless the stream is
-// broken.
-func (s *ordered) wait(w waiter) error {
+// wait puts waiters behind those who wait for answers and counts a send, unless the stream
+// is broken.
+func (s *ordered) wait(waiters ...waiter) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.broken == nil {
+	if s.broken != nil {
+		return s.broken
+	}
+	s.sends.Add(1)
+	for _, w := range waiters {
 		s.waiting = append(s.waiting, w)
-		s.sends.Add(1)
 		if _, push := w.(*part); push {
 			s.pushes++
 		}
 	}
-	return s.broken
+	return nil
 }
 
 // run opens the stream and hands answers to those who wait for them until it ends.
@@ -221,21 +239,32 @@ func (s *ordered) receive() error {
 		return err
 	}
 	defer m.Free()
-	s.mu.Lock()
-	var w waiter
-	if len(s.waiting) > 0 {
-		w = s.waiting[0]
-	}
-	s.mu.Unlock()
-	if w == nil {
-		return fmt.Errorf("an answer to no request: %w", ps.ErrCorrupt)
-	}
-	// It waits until it is done, so that end tells it if its answer is cut off.
-	done, err := w.take(&m)
-	if err == nil && done {
+	for {
+		w := s.first()
+		if w == nil {
+			return fmt.Errorf("an answer to no request: %w", ps.ErrCorrupt)
+		}
+		// It waits until it is done, so that end tells it if its answer is cut off.
+		done, err := w.take(&m)
+		if err != nil || !done {
+			return err
+		}
 		s.answered()
+		if p, push := w.(*part); !push || p.pull == nil {
+			return nil
+		}
+		// The message has rows as well, for who comes next.
 	}
-	return err
+}
+
+// first returns who has waited longest, or nil.
+func (s *ordered) first() waiter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) == 0 {
+		return nil
+	}
+	return s.waiting[0]
 }
 
 // answered takes out who has waited longest.

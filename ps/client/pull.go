@@ -31,6 +31,21 @@ type pullStream struct {
 // of the pushes and has its turn after them.
 // Otherwise it has a stream of its own, so that others do not wait for it.
 func (c *Client) pullFrom(ctx context.Context, address, model string, layout, number uint64, shards []ps.ShardID, reads []ps.Read) error {
+	if err := checkPullSize(shards, reads); err != nil {
+		return err
+	}
+	s, err := c.orderedFor(address, number)
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		return newOrderedPull(model, layout, number, shards, reads).do(ctx, s)
+	}
+	return c.pullAside(ctx, address, model, layout, shards, reads)
+}
+
+// checkPullSize reports a pull from one node whose request or answer is too large.
+func checkPullSize(shards []ps.ShardID, reads []ps.Read) error {
 	total := 0
 	for i := range reads {
 		for _, s := range shards {
@@ -41,16 +56,7 @@ func (c *Client) pullFrom(ctx context.Context, address, model string, layout, nu
 	if total > wire.MessageBytesMax {
 		return fmt.Errorf("a pull of %d bytes from one node, at most %d: pull fewer keys at a time: %w", total, wire.MessageBytesMax, ps.ErrTooLarge)
 	}
-	s, err := c.orderedFor(address, number)
-	if err != nil {
-		return err
-	}
-	if s != nil {
-		p := &orderedPull{number: number, shards: shards, done: make(chan error, 1)}
-		p.to.Begin(shards, reads)
-		return p.do(ctx, s, wire.Pulling(model, layout, number, shards, reads))
-	}
-	return c.pullAside(ctx, address, model, layout, shards, reads)
+	return nil
 }
 
 // orderedFor returns the stream of pushes to an address if a pull belongs on it, else nil.
@@ -184,8 +190,11 @@ func (s *pullStream) pull(ctx context.Context, m *wire.Message, to *wire.Destina
 
 // orderedPull is a pull behind pushes.
 type orderedPull struct {
+	model  string
+	layout uint64
 	number uint64 // by which pushes will refer to its keys, or 0
 	shards []ps.ShardID
+	reads  []ps.Read
 	done   chan error // capacity 1; sent to exactly once
 
 	mu    sync.Mutex
@@ -193,11 +202,39 @@ type orderedPull struct {
 	ended bool             // guarded by mu; the rows are to be written to no more
 }
 
-// do has the pull done on the stream. If ctx ends, the answer is thrown away when it comes.
-func (p *orderedPull) do(ctx context.Context, s *ordered, m *wire.Message) error {
-	if err := s.pull(ctx, m, p); err != nil {
+func newOrderedPull(model string, layout, number uint64, shards []ps.ShardID, reads []ps.Read) *orderedPull {
+	p := &orderedPull{model: model, layout: layout, number: number, shards: shards, reads: reads, done: make(chan error, 1)}
+	p.to.Begin(shards, reads)
+	return p
+}
+
+// keyBytes returns how much its keys are.
+func (p *orderedPull) keyBytes() int {
+	n := 0
+	for i := range p.reads {
+		for _, s := range p.shards {
+			from, to := p.reads[i].Group.Shard(s)
+			n += 8 * (to - from)
+		}
+	}
+	return n
+}
+
+// request returns the message that asks for it.
+func (p *orderedPull) request() *wire.Message {
+	return wire.Pulling(p.model, p.layout, p.number, p.shards, p.reads)
+}
+
+// do has the pull done on the stream.
+func (p *orderedPull) do(ctx context.Context, s *ordered) error {
+	if err := s.pull(ctx, p.request(), p); err != nil {
 		return err
 	}
+	return p.wait(ctx)
+}
+
+// wait waits for the rows. If ctx ends, the answer is thrown away when it comes.
+func (p *orderedPull) wait(ctx context.Context) error {
 	select {
 	case err := <-p.done:
 		return err

@@ -23,7 +23,11 @@ func pullToPush(t *testing.T, c *client.Client, keys []ps.Key, from ps.Offset, c
 	var group ps.Group
 	group.Fill(keys, shards)
 	reads := []ps.Read{{Table: 0, RowBytes: 16, Group: &group}}
-	number, err := c.PullToPush(t.Context(), m.Name, m.Layout.Hash(), reads)
+	_, rows, err := c.Exchange(t.Context(), nil, m.Name, m.Layout.Hash(), reads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := rows(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,15 +28,10 @@ func (p *parameters) Exchange(stream grpc.BidiStreamingServer[psv1.ExchangeReque
 			return err
 		}
 		update, pull, err := e.request.Words()
-		switch {
-		case err != nil:
-			return wire.ToStatus(err)
-		case update != nil:
-			err = e.push(update)
-		default:
-			err = e.pull(pull)
-		}
 		if err != nil {
+			return wire.ToStatus(err)
+		}
+		if err := e.answer(update, pull); err != nil {
 			return err
 		}
 	}
@@ -52,17 +47,33 @@ type exchange struct {
 	room    []int
 	part    ps.Pull
 	pulls   pulls
+	before  *wire.Message // the answer to a push, for the first part of that to its pull
 }
 
-func (e *exchange) push(u *ps.Update) error {
+// answer answers a push, a pull, or a push and the pull behind it.
+func (e *exchange) answer(u *ps.Update, p *ps.Pull) error {
+	if u != nil {
+		answered, err := e.push(u)
+		if err != nil {
+			return err
+		}
+		if p == nil {
+			return e.send(answered)
+		}
+		e.before = answered
+	}
+	return e.pull(p)
+}
+
+func (e *exchange) push(u *ps.Update) (*wire.Message, error) {
 	if err := e.pulls.fill(u); err != nil {
-		return e.send(wire.Answered(refusals(u, err)))
+		return wire.Answered(refusals(u, err)), nil
 	}
 	answers, err := e.shards.Push(e.stream.Context(), u)
 	if err != nil {
-		return wire.ToStatus(err)
+		return nil, wire.ToStatus(err)
 	}
-	return e.send(wire.Answered(answers))
+	return wire.Answered(answers), nil
 }
 
 // refusals are the answers to an update of which no item is looked at.
@@ -146,6 +157,9 @@ func (e *exchange) cut(p *ps.Pull, first int) (last int) {
 }
 
 func (e *exchange) send(m *wire.Message) error {
+	if e.before != nil {
+		m, e.before = wire.Join(e.before, m), nil
+	}
 	err := e.stream.SendMsg(m)
 	m.Free()
 	return err

@@ -46,6 +46,14 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 // not sent has to be freed.
 type Message struct{ data mem.BufferSlice }
 
+// Join returns one message of two, of which the first has a push, or the answer to one, and
+// the second a pull or a part of its rows. They are used up.
+func Join(a, b *Message) *Message {
+	joined := &Message{data: append(a.data, b.data...)}
+	a.data, b.data = nil, nil
+	return joined
+}
+
 // Free gives the message's memory back. It does nothing after the message was sent.
 func (m *Message) Free() {
 	m.data.Free()

@@ -191,12 +191,15 @@ func received(t *testing.T, request *wire.Request, doc []byte, random *rand.Rand
 	update, pull, err := request.Words()
 	var wantUpdate *ps.Update
 	var wantPull *ps.Pull
-	wanted := ps.ErrInvalid
-	switch {
-	case m.GetPush() != nil && m.GetPull() == nil:
+	var wanted error
+	if m.GetPush() != nil {
 		wantUpdate, wanted = wire.Update(m.GetPush())
-	case m.GetPush() == nil && m.GetPull() != nil:
+	}
+	if m.GetPull() != nil && wanted == nil {
 		wantPull, wanted = wire.Pull(m.GetPull())
+	}
+	if m.GetPush() == nil && m.GetPull() == nil {
+		wanted = ps.ErrInvalid
 	}
 	if (err == nil) != (wanted == nil) || (err != nil && !errors.Is(err, ps.ErrInvalid)) {
 		t.Fatalf("%v: error %v, want %v", &m, err, wanted)
@@ -224,6 +227,7 @@ func TestRequestsAreReadAsProtobufReadsThem(t *testing.T) {
 			{Push: &psv1.PushRequest{}},
 			{Pull: &psv1.PullRequest{}},
 			{Push: &psv1.PushRequest{}, Pull: &psv1.PullRequest{}},
+			{Push: wire.PushRequest(randomUpdate(random)), Pull: wire.PullRequest(pullOf("shop", 7, number(random), shards, reads))},
 		} {
 			doc, err := proto.Marshal(m)
 			if err != nil {

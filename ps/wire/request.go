@@ -31,18 +31,22 @@ type Request struct {
 	stream ps.StreamID
 }
 
-// Words returns what is asked for, one of the two, and refuses what Update and Pull
+// Words returns what is asked for, one of the two or both, and refuses what Update and Pull
 // refuse. Both are valid until the next message is received.
-func (q *Request) Words() (*ps.Update, *ps.Pull, error) {
-	switch {
-	case q.wrong != nil:
+func (q *Request) Words() (u *ps.Update, p *ps.Pull, err error) {
+	if q.wrong != nil {
 		return nil, nil, q.wrong
-	case q.which[0] == q.which[1]:
-		return nil, nil, fmt.Errorf("a request without exactly one push or pull: %w", ps.ErrInvalid)
-	case q.which[0]:
-		return &q.update, nil, nil
 	}
-	return nil, &q.pull, nil
+	if q.which[0] {
+		u = &q.update
+	}
+	if q.which[1] {
+		p = &q.pull
+	}
+	if u == nil && p == nil {
+		err = fmt.Errorf("a request for neither a push nor a pull: %w", ps.ErrInvalid)
+	}
+	return u, p, err
 }
 
 // decode reads a message. It returns an error if it is no such message at all.

@@ -32,6 +32,12 @@ type epoch struct {
 	saved           []*shard.Loader
 }
 
+func (e *epoch) Exchange(ctx context.Context, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+	answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (uint64, error), err error,
+) {
+	return exchange(ctx, e, u, model, layout, reads)
+}
+
 func (e *epoch) Push(ctx context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error) {
 	wait, err := e.memory.Push(ctx, u)
 	e.mu.Lock()
@@ -163,6 +169,12 @@ func differing(got, want map[string]string) string {
 
 // leak is parameter servers that are told of replayed scores as if they were fresh.
 type leak struct{ *memory }
+
+func (l leak) Exchange(ctx context.Context, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+	answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (uint64, error), err error,
+) {
+	return exchange(ctx, l, u, model, layout, reads)
+}
 
 func (l leak) Push(ctx context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error) {
 	for i := range u.Items {

@@ -72,6 +72,7 @@ type session struct {
 	next    map[ps.Partition]ps.Offset   // owned by read; the offset to be read next
 
 	batches chan *flight  // unbuffered: read may be one batch ahead
+	behind  chan *flight  // unbuffered: plan's, whose rows compute asks for behind its push
 	planned chan *flight  // capacity window
 	pushed  chan *flight  // capacity pushedMax
 	tokens  chan struct{} // capacity window: one per batch between pull and push (or answer, if sequential)
@@ -97,8 +98,8 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		t: t, assignment: a, layout: t.config.Model.Layout.Hash(), shards: len(progress),
 		batch: batch, window: window, dense: dense, rate: rate,
 		cursors: make(map[ps.Partition]*Cursor), cuts: make(map[ps.Partition][]ps.Offset), next: make(map[ps.Partition]ps.Offset),
-		batches: make(chan *flight, 4), planned: make(chan *flight, window), pushed: make(chan *flight, pushedMax),
-		tokens: make(chan struct{}, window), free: make(chan *flight, window+pushedMax+len(a.Partitions)+8),
+		batches: make(chan *flight), behind: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, pushedMax),
+		tokens: make(chan struct{}, window), free: make(chan *flight, window+pushedMax+len(a.Partitions)+4),
 	}
 	starts := make([]stream.Start, 0, len(a.Partitions))
 	known, finished := t.Positions(), 0
@@ -132,7 +133,7 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		context.AfterFunc(draining, func() { timer.Stop() })
 	})()
 	g.Go(func() error { return s.read(ctx, starts) })
-	g.Go(func() error { return s.plan(ctx) })
+	g.Go(func() error { return s.plan(ctx, draining) })
 	g.Go(func() error { return s.compute(ctx, draining) })
 	var failed error
 	g.Go(func() error {
@@ -160,10 +161,12 @@ type flight struct {
 	replaying bool
 	score     bool // some item needs the events' scores
 	reads     []ps.Read
-	pulled    chan error // capacity 1; what was pulled is the flight's again
-	number    uint64     // of the pull
+	// rows waits for what was pulled. Made by plan, or by compute before the flight
+	// comes to it.
+	rows func(context.Context) (pulled uint64, err error)
 
 	// Made by compute.
+	number       uint64 // of what was pulled
 	contribution rows
 	answers      func(context.Context) ([]ps.Answer, error)
 }
@@ -173,13 +176,13 @@ func (s *session) newFlight() *flight {
 	case f := <-s.free:
 		return f
 	default:
-		return &flight{pulled: make(chan error, 1)}
+		return new(flight)
 	}
 }
 
 // recycle gives a flight's memory back.
 func (s *session) recycle(f *flight) {
-	f.end, f.answers = false, nil
+	f.end, f.rows, f.answers = false, nil, nil
 	select {
 	case s.free <- f:
 	default:
@@ -346,9 +349,9 @@ func (c *skipCount) add(o ps.Offset, reason error) error {
 	return nil
 }
 
-// plan decides what each shard will be sent and starts the pull. It owns the
+// plan decides what each shard will be sent and has the rows asked for. It owns the
 // cursors.
-func (s *session) plan(ctx context.Context) error {
+func (s *session) plan(ctx, draining context.Context) error {
 	defer close(s.planned)
 	counter := contribution.New(s.shards, s.t.config.Spec.Evaluation.Window, s.t.config.Spec.DenseKeys()...)
 	type advance struct {
@@ -359,19 +362,12 @@ func (s *session) plan(ctx context.Context) error {
 	for p := range s.cursors {
 		advances[p] = &advance{at: time.Now()}
 	}
-	var pulls errgroup.Group
-	defer pulls.Wait() //nolint:errcheck // each pull's error is its flight's
 	for f := range s.batches {
 		f.group.Fill(f.batch.Keys, s.shards)
 		if n := f.batch.Len(); n > 0 && s.rate > 0 && !s.cursors[f.batch.Partition].Replaying() {
 			if err := s.t.pace.wait(ctx, n, s.rate); err != nil {
 				return err
 			}
-		}
-		select {
-		case s.tokens <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 		a := advances[f.batch.Partition]
 		a.batches++
@@ -383,21 +379,54 @@ func (s *session) plan(ctx context.Context) error {
 		f.items, f.replaying, f.score = plan.Items, plan.Replaying, plan.Score
 		if f.score {
 			s.planReads(f)
-			pulls.Go(func() error {
-				var err error
-				f.number, err = s.t.config.Params.PullToPush(ctx, s.t.config.Model.Name, s.layout, f.reads)
-				f.pulled <- err
-				return nil
-			})
-		} else {
-			f.number = 0
-			f.pulled <- nil
+		}
+		if err := s.ask(ctx, draining, f); err != nil {
+			return err
 		}
 		if err := send(ctx, s.planned, f); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ask waits for f's turn and asks for its rows, or lets compute do so.
+func (s *session) ask(ctx, draining context.Context, f *flight) error {
+	select {
+	case s.tokens <- struct{}{}:
+		return s.exchange(draining, nil, f)
+	case s.behind <- f:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// exchange pushes what flight pushed contributes and asks for the rows that flight pulled
+// needs, in one message to each node. Either may be nil, or have nothing to send.
+func (s *session) exchange(ctx context.Context, pushed, pulled *flight) (err error) {
+	var update *ps.Update
+	if pushed != nil && len(pushed.items) > 0 {
+		update = &ps.Update{
+			Model: s.t.config.Model.Name, Stream: s.t.config.Model.Stream, Layout: s.layout, Version: s.t.config.Model.Version,
+			Partition: pushed.batch.Partition, Generation: s.assignment.Generation, To: pushed.batch.To, Items: pushed.items, Pulled: pushed.number,
+		}
+	}
+	var reads []ps.Read
+	if pulled != nil && pulled.score {
+		reads = pulled.reads
+	}
+	if update == nil && reads == nil {
+		return nil
+	}
+	answers, rows, err := s.t.config.Params.Exchange(ctx, update, s.t.config.Model.Name, s.layout, reads)
+	if update != nil {
+		pushed.answers = answers
+	}
+	if reads != nil {
+		pulled.rows = rows
+	}
+	return err
 }
 
 // planReads fills f's reads: the rows of the network's tables for all its keys, and those
@@ -425,10 +454,11 @@ func (s *session) compute(ctx, draining context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := <-f.pulled; err != nil {
-			return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
-		}
+		f.number = 0
 		if f.score {
+			if f.number, err = f.rows(ctx); err != nil {
+				return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
+			}
 			if err := guarded(func() error { return c.contribute(f) }); err != nil {
 				if errors.Is(err, errCrashed) {
 					s.t.crashes.note(&f.batch)
@@ -437,23 +467,31 @@ func (s *session) compute(ctx, draining context.Context) error {
 				return err
 			}
 		}
-		if len(f.items) > 0 {
-			f.answers, err = s.t.config.Params.Push(draining, &ps.Update{
-				Model: s.t.config.Model.Name, Stream: s.t.config.Model.Stream, Layout: s.layout, Version: s.t.config.Model.Version,
-				Partition: f.batch.Partition, Generation: s.assignment.Generation, To: f.batch.To, Items: f.items, Pulled: f.number,
-			})
-			if err != nil {
-				return fmt.Errorf("push of partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
-			}
+		next := s.waiting()
+		if err := s.exchange(draining, f, next); err != nil {
+			return fmt.Errorf("push of partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
 		}
-		// What is pulled from now on sees what was pushed (see Params.PullToPush), so that the
-		// next batch need not wait for the answers.
-		if !s.sequential() {
+		// What is pulled from now on sees what was pushed (see Params.Exchange), so that the
+		// next batch need not wait for the answers. If it was here, it has the token now.
+		if next == nil && !s.sequential() {
 			<-s.tokens
 		}
 		s.pushed <- f // the answers to those before are waited for, whatever happens
 	}
 	return nil
+}
+
+// waiting returns the flight that waits for a token, if there is one, for this flight's.
+func (s *session) waiting() *flight {
+	if s.sequential() {
+		return nil
+	}
+	select {
+	case next := <-s.behind:
+		return next
+	default:
+		return nil
+	}
 }
 
 // drainMax bounds the wait for the answers to what was pushed when a session ends: a

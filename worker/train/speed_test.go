@@ -82,6 +82,12 @@ func (l *local) Pull(_ context.Context, _ string, _ uint64, reads []ps.Read) err
 	return nil
 }
 
+func (l *local) Exchange(ctx context.Context, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+	answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (uint64, error), err error,
+) {
+	return exchange(ctx, l, u, model, layout, reads)
+}
+
 func (l *local) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (uint64, error) {
 	return 0, l.Pull(ctx, model, layout, reads)
 }

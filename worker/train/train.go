@@ -36,14 +36,14 @@ var ErrDiverged = errors.New("the model diverged")
 
 // Params is what the loop needs of the parameter servers.
 type Params interface {
-	// PullToPush fills the reads' values, as ps/client does. Of every shard it sees what was
-	// pushed before it was called, answered or not: what is in flight is counted by that.
-	// number is for Update.Pulled.
-	PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (number uint64, err error)
-	// Push sends an update after everything pushed before and returns without
-	// waiting; the update's memory is then the caller's again. The returned
-	// function waits for one answer per item.
-	Push(ctx context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error)
+	// Exchange sends an update, if there is one, after everything pushed before, and asks
+	// for the rows of reads, if there are any, behind it, as ps/client does. It returns
+	// without waiting; the update's memory is then the caller's again. answers waits for one
+	// answer per item. rows waits for the reads' values, which have of every shard what was
+	// pushed before, answered or not: what is in flight is counted by that. It returns a
+	// number for Update.Pulled.
+	Exchange(ctx context.Context, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+		answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (pulled uint64, err error), err error)
 	// Applied returns the progress of every shard, indexed by shard.
 	Applied(ctx context.Context, model string) ([]ps.ShardProgress, error)
 }

@@ -158,6 +158,33 @@ func (m *memory) Pull(_ context.Context, _ string, layout uint64, reads []ps.Rea
 	return nil
 }
 
+func (m *memory) Exchange(ctx context.Context, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+	answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (uint64, error), err error,
+) {
+	return exchange(ctx, m, u, model, layout, reads)
+}
+
+// pushPull are parameter servers that do the one and then the other.
+type pushPull interface {
+	Push(ctx context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error)
+	PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (uint64, error)
+}
+
+func exchange(ctx context.Context, m pushPull, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+	answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (uint64, error), err error,
+) {
+	if u != nil {
+		if answers, err = m.Push(ctx, u); err != nil {
+			return nil, nil, err
+		}
+	}
+	if len(reads) > 0 {
+		number, err := m.PullToPush(ctx, model, layout, reads)
+		rows = func(context.Context) (uint64, error) { return number, err }
+	}
+	return answers, rows, nil
+}
+
 func (m *memory) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (uint64, error) {
 	if err := m.Pull(ctx, model, layout, reads); err != nil {
 		return 0, err
@@ -681,6 +708,12 @@ type poisoned struct {
 	*memory
 	key     ps.Key
 	crashed int
+}
+
+func (p *poisoned) Exchange(ctx context.Context, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+	answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (uint64, error), err error,
+) {
+	return exchange(ctx, p, u, model, layout, reads)
 }
 
 func (p *poisoned) PullToPush(ctx context.Context, model string, layout uint64, reads []ps.Read) (uint64, error) {

@@ -739,7 +739,7 @@ func (x *Answer) GetMessage() string {
 	return ""
 }
 
-// ExchangeRequest has exactly one of its fields.
+// ExchangeRequest is a push, a pull, or a push and the pull behind it.
 type ExchangeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Push          *PushRequest           `protobuf:"bytes,1,opt,name=push,proto3" json:"push,omitempty"`
@@ -792,7 +792,8 @@ func (x *ExchangeRequest) GetPull() *PullRequest {
 	return nil
 }
 
-// ExchangeResponse answers a push whole, and a pull in one or more messages.
+// ExchangeResponse answers a push whole, and a pull in one or more messages. The first of
+// them has the answer to a push of the same message, too.
 type ExchangeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Push  *PushResponse          `protobuf:"bytes,1,opt,name=push,proto3" json:"push,omitempty"`

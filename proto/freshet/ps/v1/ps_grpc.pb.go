@@ -49,7 +49,8 @@ type ParametersClient interface {
 	Push(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PushRequest, PushResponse], error)
 	// Exchange carries pushes and pulls in one order: each is answered before the next
 	// begins, so that a pull has all pushes before it. Answers come in the order of the
-	// requests. A refused pull does not end the stream.
+	// requests. A refused pull does not end the stream, nor does a push that was refused
+	// keep the pull of the same message from being answered.
 	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExchangeRequest, ExchangeResponse], error)
 	// Applied tells how far shards have applied each partition of a model's stream.
 	Applied(ctx context.Context, in *AppliedRequest, opts ...grpc.CallOption) (*AppliedResponse, error)
@@ -126,7 +127,8 @@ type ParametersServer interface {
 	Push(grpc.BidiStreamingServer[PushRequest, PushResponse]) error
 	// Exchange carries pushes and pulls in one order: each is answered before the next
 	// begins, so that a pull has all pushes before it. Answers come in the order of the
-	// requests. A refused pull does not end the stream.
+	// requests. A refused pull does not end the stream, nor does a push that was refused
+	// keep the pull of the same message from being answered.
 	Exchange(grpc.BidiStreamingServer[ExchangeRequest, ExchangeResponse]) error
 	// Applied tells how far shards have applied each partition of a model's stream.
 	Applied(context.Context, *AppliedRequest) (*AppliedResponse, error)
