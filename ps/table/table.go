@@ -398,7 +398,8 @@ func (t *Table) locate(keys []ps.Key, bytes int) {
 	}
 }
 
-// recall is locate by hints, which it does not trust: a row has its key.
+// recall is locate by hints, which it does not trust: a row has its key. Where there is
+// none, the row was missing then, and so it asks for its index cell.
 func (t *Table) recall(keys []ps.Key, hints []ps.Hint, bytes int) {
 	found := &t.found
 	var at [chunk]uintptr
@@ -409,6 +410,9 @@ func (t *Table) recall(keys []ps.Key, hints []ps.Hint, bytes int) {
 		found.rows[i] = hint
 		if hint != 0 {
 			at[i] = t.rows.address(hint - 1)
+		} else {
+			hash := ps.Mix(uint64(keys[i]))
+			at[i] = t.index.segment(hash).address(hash)
 		}
 	}
 	prefetch(&at[0], len(keys), uintptr(min(bytes, prefetchBytes)-1))
