@@ -539,6 +539,12 @@ type late struct {
 	stumbled int // guarded by mu; answers other than Applied
 }
 
+func (l *late) Exchange(ctx context.Context, u *ps.Update, model string, layout uint64, reads []ps.Read) (
+	answers func(context.Context) ([]ps.Answer, error), rows func(context.Context) (uint64, error), err error,
+) {
+	return exchange(ctx, l, u, model, layout, reads)
+}
+
 func (l *late) Push(_ context.Context, u *ps.Update) (func(context.Context) ([]ps.Answer, error), error) {
 	u = copied(u) // its memory is the caller's again
 	done := make(chan []ps.Answer, 1)
@@ -575,7 +581,7 @@ func copied(u *ps.Update) *ps.Update {
 		c.Items[i].Rows = slices.Clone(c.Items[i].Rows)
 		for k := range c.Items[i].Rows {
 			r := &c.Items[i].Rows[k]
-			r.Keys, r.Values = slices.Clone(r.Keys), slices.Clone(r.Values)
+			r.Keys, r.Values, r.Pulled = slices.Clone(r.Keys), slices.Clone(r.Values), slices.Clone(r.Pulled)
 		}
 	}
 	return &c
@@ -815,7 +821,7 @@ func (r leakyReader) Next(ctx context.Context, e *worker.Event) error {
 }
 
 func TestAStreamThatLeavesOutAnEventIsNotLearnedOn(t *testing.T) {
-	batch, _ := train.Sizes(64, 1, false)
+	batch, _ := train.Sizes(64, 1)
 	whole := newFixture(t, testSpec, 500)
 	reader, err := whole.source.Read(t.Context(), []stream.Start{{Partition: 1}})
 	if err != nil {
@@ -844,17 +850,16 @@ func TestAStreamThatLeavesOutAnEventIsNotLearnedOn(t *testing.T) {
 func TestWhatIsInFlightIsSharedByWorkers(t *testing.T) {
 	for _, c := range []struct {
 		inFlight, workers int
-		layers            bool
 		batch, events     int // of a batch, and together
 	}{
-		{256, 2, false, 64, 128},
-		{1, 1, false, 1, 1},
-		{512, 1, false, 256, 512},
-		{10, 20, false, 1, 1},
-		{4096, 1, false, 256, 4096},
-		{1024, 1, true, 512, 1024},
+		{256, 2, 64, 128},
+		{1, 1, 1, 1},
+		{512, 1, 256, 512},
+		{10, 20, 1, 1},
+		{4096, 1, 512, 4096},
+		{1024, 1, 512, 1024},
 	} {
-		batch, window := train.Sizes(c.inFlight, c.workers, c.layers)
+		batch, window := train.Sizes(c.inFlight, c.workers)
 		if batch != c.batch || batch*window != c.events {
 			t.Errorf("%d in flight over %d workers: %d batches of %d, want %d events in batches of %d", c.inFlight, c.workers, window, batch, c.events, c.batch)
 		}
