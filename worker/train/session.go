@@ -26,6 +26,9 @@ const (
 	// stream touches falls behind, and so how much a restart reads again.
 	advanceBatches = 64
 	advanceTime    = time.Second
+	// plannedMax is how many batches may be ready to be asked for: whoever pushes is not to
+	// wait for the next one.
+	plannedMax = 4
 	// pushedMax bounds the batches that are pushed and not acknowledged, and so what a
 	// session that ends waits for.
 	pushedMax = 8
@@ -48,7 +51,7 @@ func Sizes(inFlight, workers int) (batch, window int) {
 // the end of the stream or to the first thing that goes wrong. Four stages work
 // side by side, each owning what its comment says, and hand flights on in order:
 //
-//	read → plan (and start the pull) → compute (and push) → acknowledge
+//	read → plan → compute (ask for rows, learn, push) → acknowledge
 type session struct {
 	t          *Trainer
 	assignment Assignment
@@ -63,12 +66,11 @@ type session struct {
 	cuts    map[ps.Partition][]ps.Offset // owned by read
 	next    map[ps.Partition]ps.Offset   // owned by read; the offset to be read next
 
-	batches chan *flight  // unbuffered: read may be one batch ahead
-	behind  chan *flight  // unbuffered: plan's, whose rows compute asks for behind its push
-	planned chan *flight  // capacity window
-	pushed  chan *flight  // capacity pushedMax
-	tokens  chan struct{} // capacity window: one per batch between pull and push (or answer, if sequential)
-	free    chan *flight  // flights to use again
+	batches  chan *flight  // unbuffered: read may be one batch ahead
+	planned  chan *flight  // capacity plannedMax
+	pushed   chan *flight  // capacity pushedMax
+	answered chan struct{} // capacity 1; if sequential, one per batch that was answered
+	free     chan *flight  // flights to use again
 }
 
 // session returns nil at the end of the stream.
@@ -90,8 +92,8 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		t: t, assignment: a, layout: t.config.Model.Layout.Hash(), shards: len(progress),
 		batch: batch, window: window, dense: dense, rate: rate,
 		cursors: make(map[ps.Partition]*Cursor), cuts: make(map[ps.Partition][]ps.Offset), next: make(map[ps.Partition]ps.Offset),
-		batches: make(chan *flight), behind: make(chan *flight), planned: make(chan *flight, window), pushed: make(chan *flight, pushedMax),
-		tokens: make(chan struct{}, window), free: make(chan *flight, window+pushedMax+len(a.Partitions)+4),
+		batches: make(chan *flight), planned: make(chan *flight, plannedMax), pushed: make(chan *flight, pushedMax),
+		answered: make(chan struct{}, 1), free: make(chan *flight, plannedMax+window+pushedMax+len(a.Partitions)+4),
 	}
 	starts := make([]stream.Start, 0, len(a.Partitions))
 	known, finished := t.Positions(), 0
@@ -125,7 +127,7 @@ func (t *Trainer) session(ctx context.Context, a Assignment) (err error) {
 		context.AfterFunc(draining, func() { timer.Stop() })
 	})()
 	g.Go(func() error { return s.read(ctx, starts) })
-	g.Go(func() error { return s.plan(ctx, draining) })
+	g.Go(func() error { return s.plan(ctx) })
 	g.Go(func() error { return s.compute(ctx, draining) })
 	var failed error
 	g.Go(func() error {
@@ -153,12 +155,10 @@ type flight struct {
 	replaying bool
 	score     bool // some item needs the events' scores
 	reads     []ps.Read
-	// rows waits for what was pulled. Made by plan, or by compute before the flight
-	// comes to it.
-	rows func(context.Context) (pulled uint64, err error)
 
 	// Made by compute.
-	number       uint64 // of what was pulled
+	rows         func(context.Context) (pulled uint64, err error) // waits for the reads' values
+	number       uint64                                           // of the pull
 	contribution rows
 	answers      func(context.Context) ([]ps.Answer, error)
 }
@@ -341,9 +341,8 @@ func (c *skipCount) add(o ps.Offset, reason error) error {
 	return nil
 }
 
-// plan decides what each shard will be sent and has the rows asked for. It owns the
-// cursors.
-func (s *session) plan(ctx, draining context.Context) error {
+// plan decides what each shard will be sent. It owns the cursors.
+func (s *session) plan(ctx context.Context) error {
 	defer close(s.planned)
 	counter := contribution.New(s.shards, s.t.config.Spec.Evaluation.Window, s.t.config.Spec.DenseKeys()...)
 	type advance struct {
@@ -372,53 +371,11 @@ func (s *session) plan(ctx, draining context.Context) error {
 		if f.score {
 			s.planReads(f)
 		}
-		if err := s.ask(ctx, draining, f); err != nil {
-			return err
-		}
 		if err := send(ctx, s.planned, f); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// ask waits for f's turn and asks for its rows, or lets compute do so.
-func (s *session) ask(ctx, draining context.Context, f *flight) error {
-	select {
-	case s.tokens <- struct{}{}:
-		return s.exchange(draining, nil, f)
-	case s.behind <- f:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// exchange pushes what flight pushed contributes and asks for the rows that flight pulled
-// needs, in one message to each node. Either may be nil, or have nothing to send.
-func (s *session) exchange(ctx context.Context, pushed, pulled *flight) (err error) {
-	var update *ps.Update
-	if pushed != nil && len(pushed.items) > 0 {
-		update = &ps.Update{
-			Model: s.t.config.Model.Name, Stream: s.t.config.Model.Stream, Layout: s.layout, Version: s.t.config.Model.Version,
-			Partition: pushed.batch.Partition, Generation: s.assignment.Generation, To: pushed.batch.To, Items: pushed.items, Pulled: pushed.number,
-		}
-	}
-	var reads []ps.Read
-	if pulled != nil && pulled.score {
-		reads = pulled.reads
-	}
-	if update == nil && reads == nil {
-		return nil
-	}
-	answers, rows, err := s.t.config.Params.Exchange(ctx, update, s.t.config.Model.Name, s.layout, reads)
-	if update != nil {
-		pushed.answers = answers
-	}
-	if reads != nil {
-		pulled.rows = rows
-	}
-	return err
 }
 
 // planReads fills f's reads: the rows of the network's tables for all its keys, and those
@@ -442,47 +399,105 @@ func (s *session) compute(ctx, draining context.Context) error {
 	if err != nil {
 		return err
 	}
-	for f := range s.planned {
+	var asked []*flight  // whose rows are on their way, or here
+	var computed *flight // and not pushed
+	for open := true; open || computed != nil || len(asked) > 0; {
+		var next *flight
+		if len(asked) < s.window && (computed == nil || !s.sequential()) {
+			next, open = s.take(computed == nil && len(asked) == 0)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f.number = 0
-		if f.score {
-			if f.number, err = f.rows(ctx); err != nil {
-				return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
-			}
-			if err := guarded(func() error { return c.contribute(f) }); err != nil {
-				if errors.Is(err, errCrashed) {
-					s.t.crashes.note(&f.batch)
-					err = fmt.Errorf("partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
-				}
+		if err := s.exchange(ctx, draining, computed, next); err != nil {
+			return err
+		}
+		computed = nil
+		if next != nil {
+			asked = append(asked, next)
+			continue
+		}
+		if len(asked) > 0 {
+			computed = asked[0]
+			asked = append(asked[:0], asked[1:]...)
+			if err := s.learn(ctx, c, computed); err != nil {
 				return err
 			}
 		}
-		next := s.waiting()
-		if err := s.exchange(draining, f, next); err != nil {
-			return fmt.Errorf("push of partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
-		}
-		// What is pulled from now on sees what was pushed (see Params.Exchange), so that the
-		// next batch need not wait for the answers. If it was here, it has the token now.
-		if next == nil && !s.sequential() {
-			<-s.tokens
-		}
-		s.pushed <- f // the answers to those before are waited for, whatever happens
 	}
 	return nil
 }
 
-// waiting returns the flight that waits for a token, if there is one, for this flight's.
-func (s *session) waiting() *flight {
-	if s.sequential() {
-		return nil
+// take returns a flight that is planned, if there is one, or waits for it. There are no more
+// once it is not open.
+func (s *session) take(wait bool) (f *flight, open bool) {
+	if wait {
+		f, open = <-s.planned
+		return f, open
 	}
 	select {
-	case next := <-s.behind:
-		return next
+	case f, open = <-s.planned:
+		return f, open
 	default:
+		return nil, true
+	}
+}
+
+// learn waits for f's rows and computes what it contributes.
+func (s *session) learn(ctx context.Context, c *computer, f *flight) (err error) {
+	f.number = 0
+	if !f.score {
 		return nil
+	}
+	if f.number, err = f.rows(ctx); err != nil {
+		return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
+	}
+	err = guarded(func() error { return c.contribute(f) })
+	if errors.Is(err, errCrashed) {
+		s.t.crashes.note(&f.batch)
+		err = fmt.Errorf("partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
+	}
+	return err
+}
+
+// exchange pushes what a flight contributes and asks for the rows that the next one needs,
+// in one message to each node. Either may be nil, or have nothing to send.
+func (s *session) exchange(ctx, draining context.Context, computed, next *flight) error {
+	var update *ps.Update
+	if computed != nil && len(computed.items) > 0 {
+		update = &ps.Update{
+			Model: s.t.config.Model.Name, Stream: s.t.config.Model.Stream, Layout: s.layout, Version: s.t.config.Model.Version,
+			Partition: computed.batch.Partition, Generation: s.assignment.Generation, To: computed.batch.To, Items: computed.items, Pulled: computed.number,
+		}
+	}
+	var reads []ps.Read
+	if next != nil && next.score {
+		reads = next.reads
+	}
+	if update != nil || reads != nil {
+		answers, rows, err := s.t.config.Params.Exchange(draining, update, s.t.config.Model.Name, s.layout, reads)
+		if err != nil {
+			return fmt.Errorf("exchange with the parameter servers: %w", err)
+		}
+		if update != nil {
+			computed.answers = answers
+		}
+		if reads != nil {
+			next.rows = rows
+		}
+	}
+	if computed == nil {
+		return nil
+	}
+	s.pushed <- computed // the answers to those before are waited for, whatever happens
+	if !s.sequential() {
+		return nil // what is pulled from now on sees what was pushed (see Params.Exchange)
+	}
+	select {
+	case <-s.answered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -515,7 +530,7 @@ func (s *session) acknowledge(ctx, draining context.Context, stop func()) (faile
 			continue
 		}
 		if s.sequential() {
-			<-s.tokens
+			s.answered <- struct{}{}
 		}
 		s.t.acknowledged.Add(1)
 		s.t.update(p, func(position *Position) {
