@@ -72,9 +72,6 @@ func parts(keys []ps.Key, width int, values []float32) []piece {
 
 func (s *stripe) push(b *testing.B, all []piece) {
 	u := ps.Update{Model: "m", Version: 1, Stream: "s", Layout: s.model.Layout.Hash(), To: s.at + 1}
-	for i := range all {
-		s.shards[all[i].shard].Prefetch(0, all[i].keys)
-	}
 	var rows [1]ps.Rows
 	for i := range all {
 		p := &all[i]
@@ -90,9 +87,6 @@ func (s *stripe) push(b *testing.B, all []piece) {
 }
 
 func (s *stripe) pull(b *testing.B, all []piece) {
-	for i := range all {
-		s.shards[all[i].shard].Prefetch(0, all[i].keys)
-	}
 	for i := range all {
 		if err := s.shards[all[i].shard].Gather(0, all[i].keys, all[i].values, nil); err != nil {
 			b.Fatal(err)

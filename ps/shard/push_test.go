@@ -162,22 +162,3 @@ func BenchmarkPush(b *testing.B) {
 		b.ReportMetric(float64(b.N*keys)/b.Elapsed().Seconds(), "rows/s")
 	})
 }
-
-func TestPrefetchChangesNothing(t *testing.T) {
-	s := open(t, 0, 1)
-	before := dump(t, s)
-	keys := make([]ps.Key, 200)
-	for i := range keys {
-		keys[i] = ps.Key(ps.Mix(uint64(i))) // of any shard
-	}
-	if n := testing.AllocsPerRun(10, func() {
-		s.Prefetch(0, keys)
-		s.Prefetch(0, nil)
-		s.Prefetch(9999, keys) // no such table
-	}); n != 0 {
-		t.Errorf("prefetch allocates %v times, want never", n)
-	}
-	if after := dump(t, s); after != before {
-		t.Errorf("prefetch has made\n%s\nof\n%s", after, before)
-	}
-}

@@ -111,17 +111,6 @@ func (s *Shard) Gather(id ps.TableID, keys []ps.Key, dst []byte, hints []ps.Hint
 	return nil
 }
 
-// Prefetch begins to bring to the processor's cache what look-ups of keys in a table
-// read first. It changes nothing and waits for nothing; keys and tables that are not
-// the shard's do no harm. Whoever has parts of a message for several shards calls it
-// for all of them before the first Gather or Push, so that the misses of shards with
-// few keys each overlap.
-func (s *Shard) Prefetch(id ps.TableID, keys []ps.Key) {
-	if int64(id) < int64(len(s.tables)) {
-		s.tables[id].Prefetch(keys)
-	}
-}
-
 // Range calls yield with every row of a table, in no particular order, until it
 // returns false: its key, the seq of its last change, and the bytes of its weights
 // and then of its optimizer's state, which are valid during the call and must not

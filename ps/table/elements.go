@@ -2,6 +2,7 @@ package table
 
 import (
 	"fmt"
+	"unsafe"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/optim"
@@ -14,8 +15,9 @@ type elements interface {
 	initial(weights []byte, key ps.Key)
 	// birth sets the weights and state of a new row, which are zeros.
 	birth(row []byte, key ps.Key)
-	// apply updates rows, given as numbers plus one, and stamps them.
-	apply(s *slabs, rows []uint32, values []byte, stamp uint32)
+	// apply updates rows, given by their addresses, whose elements are behind a header,
+	// and stamps them.
+	apply(rows []unsafe.Pointer, header int, values []byte, stamp uint32)
 	// firstInvalid returns the position and text of the first value that the
 	// optimizer does not take, or -1.
 	firstInvalid(values []byte) (int, string)
@@ -75,14 +77,13 @@ func (e *typed[T]) birth(row []byte, key ps.Key) {
 	e.rule.Init(elements[:e.width], elements[e.width:])
 }
 
-func (e *typed[T]) apply(s *slabs, rows []uint32, values []byte, stamp uint32) {
+func (e *typed[T]) apply(rows []unsafe.Pointer, header int, values []byte, stamp uint32) {
 	if e.rows == nil {
 		e.rows = make([][]T, chunk)
 	}
 	for i, at := range rows {
-		row := s.row(at - 1)
-		setStamp(row, stamp)
-		e.rows[i] = view[T](row[s.header:], e.full)
+		setStamp(unsafe.Slice((*byte)(at), header), stamp)
+		e.rows[i] = unsafe.Slice((*T)(unsafe.Add(at, header)), e.full)
 	}
 	e.rule.ApplyRows(e.rows[:len(rows)], ps.View[T](values))
 }

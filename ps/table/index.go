@@ -16,7 +16,9 @@ const (
 	// that the directory stays in the processor's cache.
 	segmentBits  = 14
 	segmentCells = 1 << segmentBits
-	cellsMin     = 8
+	// lineCells is how many cells there are in a line of the processor's cache.
+	lineCells = 16
+	cellsMin  = 8
 )
 
 // index finds the row of a key: a directory of segments, each of them an
@@ -91,19 +93,42 @@ func (s *segment) room() int { return len(s.cells) - len(s.cells)/4 - s.used }
 func (s *segment) tag(hash uint64) uint32 { return uint32(hash>>32) &^ s.rows }
 
 // address is where the path of hash begins, for prefetch.
-func (s *segment) address(hash uint64) uintptr {
-	return uintptr(unsafe.Pointer(unsafe.SliceData(s.cells))) + 4*uintptr(uint32(hash)&s.mask)
+func (s *segment) address(hash uint64) unsafe.Pointer {
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(s.cells)), 4*uintptr(uint32(hash)&s.mask))
 }
 
 // probe returns the number plus one of the row in the first cell on the path of
 // hash that has its tag, or 0 if a free one comes before.
 func (s *segment) probe(hash uint64) uint32 {
-	tag, cells := s.tag(hash), s.cells
-	for at := uint32(hash); ; at++ {
-		cell := cells[at&s.mask]
+	tag := s.tag(hash)
+	for at := uint32(hash) & s.mask; ; at = s.next(at, hash) {
+		cell := s.cells[at]
 		if cell == 0 || cell&^s.rows == tag {
 			return cell & s.rows
 		}
+	}
+}
+
+// next returns the cell after the one at a position on the path of hash: a path goes
+// round in the line where it begins before it goes on to the next, since another line
+// is another miss.
+func (s *segment) next(at uint32, hash uint64) uint32 {
+	at = (at&^(lineCells-1) | (at+1)%lineCells) & s.mask // there may be less than a line
+	if (at^uint32(hash))%lineCells == 0 {
+		at = (at + lineCells) & s.mask
+	}
+	return at
+}
+
+// probe does that for each of hashes, in their segments. What it finds may be the row of
+// another key with the same tag.
+func (x *index) probe(hashes []uint64, rows []uint32) {
+	if vectors {
+		x.probeVectors(hashes, rows)
+		return
+	}
+	for i, hash := range hashes {
+		rows[i] = x.segment(hash).probe(hash)
 	}
 }
 
@@ -111,7 +136,7 @@ func (s *segment) probe(hash uint64) uint32 {
 // and that of the free cell where it would go.
 func (s *segment) find(key ps.Key, hash uint64, rows *slabs) (row, at uint32) {
 	tag := s.tag(hash)
-	for at = uint32(hash) & s.mask; ; at = (at + 1) & s.mask {
+	for at = uint32(hash) & s.mask; ; at = s.next(at, hash) {
 		cell := s.cells[at]
 		if cell == 0 {
 			return 0, at
@@ -215,17 +240,17 @@ func (x *index) refill(numbers []uint32, rows *slabs) {
 	x.moved += len(numbers)
 	for len(numbers) > 0 {
 		n := min(len(numbers), chunk)
-		var at [chunk]uintptr
+		var at [chunk]unsafe.Pointer
 		for i, number := range numbers[:n] {
 			at[i] = rows.address(number)
 		}
-		prefetch(&at[0], n, 0)
+		prefetch(&at, n, 0)
 		for _, number := range numbers[:n] {
 			hash := ps.Mix(rows.key(number))
 			s := x.segment(hash)
 			free := uint32(hash) & s.mask
 			for s.cells[free] != 0 {
-				free = (free + 1) & s.mask
+				free = s.next(free, hash)
 			}
 			x.put(s, free, hash, number)
 		}

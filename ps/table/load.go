@@ -55,11 +55,21 @@ func (t *Table) load(rows []byte, stride int, since, seq uint64) error {
 	if err := t.Fits(keys); err != nil {
 		return err
 	}
-	t.reserve(keys)
-	t.locate(keys, t.rows.stride)
+	var err error
+	t.locate(keys, t.rows.stride, func(found *location, _, _ int) {
+		t.reserve(keys)
+		t.settle(found, keys)
+		err = t.store(found, keys, rows, since)
+	})
+	return err
+}
+
+// store sets the rows of a chunk of keys to those that are loaded.
+func (t *Table) store(found *location, keys []ps.Key, rows []byte, since uint64) error {
+	stride := t.Stride()
 	for i, key := range keys {
-		n := t.found.rows[i] - 1
-		if t.found.rows[i] == 0 {
+		n := found.rows[i] - 1
+		if found.rows[i] == 0 {
 			n, _ = t.place(key)
 		}
 		// A row from before cannot say more than base if its seq was below that.

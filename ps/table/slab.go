@@ -49,10 +49,23 @@ func (s *slabs) row(n uint32) []byte {
 // elements returns the weights and state of row n.
 func (s *slabs) elements(n uint32) []byte { return s.row(n)[s.header:] }
 
-// address is where row n is, for prefetch.
-func (s *slabs) address(n uint32) uintptr {
+// address is where row n is. It is so until first is another.
+func (s *slabs) address(n uint32) unsafe.Pointer {
 	at := int(n&(1<<s.shift-1)) * s.stride
-	return uintptr(unsafe.Pointer(unsafe.SliceData(s.list[n>>s.shift]))) + uintptr(at)
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(s.list[n>>s.shift])), at)
+}
+
+// first is where the first slab is, which changes when it grows, or nil.
+func (s *slabs) first() *byte {
+	if len(s.list) == 0 {
+		return nil
+	}
+	return unsafe.SliceData(s.list[0])
+}
+
+// keyAt returns the key of the row at an address.
+func keyAt(at unsafe.Pointer) uint64 {
+	return binary.LittleEndian.Uint64(unsafe.Slice((*byte)(at), keyBytes))
 }
 
 // key returns the key of row n.

@@ -6,24 +6,29 @@
 //
 // The one idea to keep in mind: cache misses are the cost, so they must overlap.
 // Keys are handled in chunks, and each chunk in phases: compute all hashes and ask
-// for all index cells, then ask for all rows, and only then work on them. See
-// DESIGN.md for the layout of index and slabs.
+// for all index cells, then ask for all rows, and only then work on them, while the
+// chunks after it are in the phases before. See DESIGN.md for the layout of index and
+// slabs.
 package table
 
 import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"unsafe"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/optim"
 )
 
 const (
-	// chunk is how many keys go through the phases together. 64 misses are more
-	// than a core has under way at once, and the scratch for them fits its L1
-	// cache.
-	chunk = 64
+	// chunk is how many keys go through a phase together: the fewer, the better does
+	// the work on one chunk hide the misses of others, and the more often is it begun.
+	chunk = 16
+	// cellsAhead and rowsAhead are how many chunks before the work on one its index
+	// cells and rows are asked for: far enough ahead to be there, and not so far that
+	// a shard's part of a message, often 64 keys, has no work to hide misses behind.
+	cellsAhead, rowsAhead = 4, 2
 	// prefetchBytes is the most that is asked for of a row: what follows in a long
 	// one the processor sees coming.
 	prefetchBytes = 512
@@ -62,7 +67,7 @@ type Table struct {
 	changes  *changes  // since Record, or nil
 
 	// Scratch of one call.
-	found  location
+	found  [cellsAhead + 1]location // of the chunks that are in phases
 	absent []ps.Key
 }
 
@@ -126,42 +131,24 @@ func (t *Table) Gather(keys []ps.Key, dst []byte, hints []ps.Hint) error {
 	if len(dst) != len(keys)*t.rowBytes {
 		return t.badLength(len(keys), len(dst))
 	}
-	for len(keys) > 0 {
-		n := min(len(keys), chunk)
-		t.gather(keys[:n], dst[:n*t.rowBytes])
-		hints = hints[copy(hints, t.found.rows[:n]):]
-		keys, dst = keys[n:], dst[n*t.rowBytes:]
-	}
+	t.locate(keys, t.rows.header+t.rowBytes, func(found *location, from, to int) {
+		t.settle(found, keys[from:to])
+		copy(hints[min(from, len(hints)):], found.rows[:to-from])
+		t.gather(found, keys[from:to], dst[from*t.rowBytes:to*t.rowBytes])
+	})
 	runtime.KeepAlive(t)
 	return nil
 }
 
-func (t *Table) gather(keys []ps.Key, dst []byte) {
-	t.locate(keys, t.rows.header+t.rowBytes)
+func (t *Table) gather(found *location, keys []ps.Key, dst []byte) {
 	for i, key := range keys {
 		weights := dst[i*t.rowBytes : (i+1)*t.rowBytes]
-		if at := t.found.rows[i]; at != 0 {
-			copy(weights, t.rows.elements(at-1))
-		} else {
+		if found.rows[i] == 0 {
 			t.elements.initial(weights, key)
+			continue
 		}
+		copy(weights, unsafe.Slice((*byte)(unsafe.Add(found.at[i], t.rows.header)), t.rowBytes))
 	}
-}
-
-// Prefetch begins to bring to the processor's cache the index cells of keys, and
-// waits for nothing. It is of use where other work comes before they are looked up.
-func (t *Table) Prefetch(keys []ps.Key) {
-	var at [chunk]uintptr
-	for len(keys) > 0 {
-		n := min(len(keys), chunk)
-		for i, key := range keys[:n] {
-			hash := ps.Mix(uint64(key))
-			at[i] = t.index.segment(hash).address(hash)
-		}
-		prefetch(&at[0], n, 0)
-		keys = keys[n:]
-	}
-	runtime.KeepAlive(t)
 }
 
 // Validate reports the first thing wrong with rows that are to be applied: a
@@ -223,16 +210,14 @@ func (t *Table) reserve(keys []ps.Key) {
 // missing returns the distinct keys without a row. It is valid until the next call.
 func (t *Table) missing(keys []ps.Key) []ps.Key {
 	t.absent = t.absent[:0]
-	for len(keys) > 0 {
-		n := min(len(keys), chunk)
-		t.locate(keys[:n], keyBytes)
-		for i, key := range keys[:n] {
-			if t.found.rows[i] == 0 {
+	t.locate(keys, keyBytes, func(found *location, from, to int) {
+		t.settle(found, keys[from:to])
+		for i, key := range keys[from:to] {
+			if found.rows[i] == 0 {
 				t.absent = append(t.absent, key)
 			}
 		}
-		keys = keys[n:]
-	}
+	})
 	runtime.KeepAlive(t)
 	t.absent = distinct(t.absent)
 	return t.absent
@@ -263,30 +248,27 @@ func (t *Table) Apply(rows ps.Rows, seq uint64) error {
 	if err := t.follow(seq); err != nil {
 		return err
 	}
-	for len(keys) > 0 {
-		n := min(len(keys), chunk)
-		var here []ps.Hint
-		if len(hints) == len(keys) {
-			here, hints = hints[:n], hints[n:]
-		}
-		t.apply(keys[:n], values[:n*t.rowBytes], here, t.stamp(seq))
-		keys, values = keys[n:], values[n*t.rowBytes:]
+	stamp := t.stamp(seq)
+	work := func(found *location, from, to int) {
+		t.apply(found, keys[from:to], values[from*t.rowBytes:to*t.rowBytes], stamp)
+	}
+	if len(hints) > 0 && len(hints) == len(keys) {
+		t.recall(keys, hints, t.rows.stride, work)
+	} else {
+		t.locate(keys, t.rows.stride, work)
 	}
 	runtime.KeepAlive(t)
 	return nil
 }
 
-func (t *Table) apply(keys []ps.Key, values []byte, hints []ps.Hint, stamp uint32) {
+func (t *Table) apply(found *location, keys []ps.Key, values []byte, stamp uint32) {
 	t.reserve(keys)
-	if len(hints) > 0 {
-		t.recall(keys, hints, t.rows.stride)
-	} else {
-		t.locate(keys, t.rows.stride)
-	}
-	rows := t.found.rows[:len(keys)]
+	t.settle(found, keys)
+	rows := found.rows[:len(keys)]
 	for i, key := range keys {
 		if rows[i] == 0 {
-			rows[i] = t.insert(key) + 1
+			n := t.insert(key)
+			rows[i], found.at[i] = n+1, t.rows.address(n)
 		}
 	}
 	if t.snapshot != nil {
@@ -295,10 +277,11 @@ func (t *Table) apply(keys []ps.Key, values []byte, hints []ps.Hint, stamp uint3
 	if t.changes != nil {
 		t.changes.note(rows, t.rows.len)
 	}
-	t.elements.apply(&t.rows, rows, values, stamp)
+	t.elements.apply(found.at[:len(keys)], t.rows.header, values, stamp)
 }
 
-// insert returns the row of key, with its initial value if it was not there.
+// insert returns the row of key, with its initial value if it was not there: another of
+// the chunk, or of one before, may have been the same key.
 func (t *Table) insert(key ps.Key) uint32 {
 	n, born := t.place(key)
 	if born {
@@ -307,8 +290,8 @@ func (t *Table) insert(key ps.Key) uint32 {
 	return n
 }
 
-// place returns the row of key, which it makes, of zeros, if it is not there:
-// another of the chunk may have been the same key. There is room for it.
+// place returns the row of key, which it makes, of zeros, if it is not there. There is
+// room for it.
 func (t *Table) place(key ps.Key) (n uint32, born bool) {
 	hash := ps.Mix(uint64(key))
 	segment := t.index.segment(hash)
@@ -359,67 +342,111 @@ func (t *Table) Valid() error {
 	return nil
 }
 
-// location is where the keys of a chunk are.
+// location is where the keys of a chunk are, as far as the phases have found out.
 type location struct {
-	rows [chunk]ps.Hint // number of the row plus one, or 0 without a row
+	hashes [chunk]uint64         // between ask and guess
+	rows   [chunk]ps.Hint        // number of the row plus one, or 0 without a row
+	at     [chunk]unsafe.Pointer // of the row, or without one of the index cell
+	first  *byte                 // slabs.first when at was found out
 }
 
-// locate finds the rows of at most chunk keys and leaves them in t.found. It goes
-// through phases whose cache misses overlap, because nothing in a phase waits for
-// another key's; so that those of the work to come do too, it asks for the given
-// number of bytes of every row.
-func (t *Table) locate(keys []ps.Key, bytes int) {
-	found := &t.found
-	var hashes [chunk]uint64
-	var segments [chunk]*segment
-	var at [chunk]uintptr
-	for i, key := range keys {
+// locate calls work for every chunk of keys in turn, with what is guessed of it and
+// which it is: keys[from:to]. So that the misses of the work to come overlap, it asks for
+// the given number of bytes of every row.
+//
+// Work may store rows and grow the index. So it calls settle, when it has made room.
+func (t *Table) locate(keys []ps.Key, bytes int, work func(found *location, from, to int)) {
+	t.phases(len(keys), func(found *location, from, to int) {
+		t.ask(found, keys[from:to])
+	}, func(found *location, from, to int) {
+		t.guess(found, to-from, bytes)
+	}, work)
+}
+
+// recall is locate by hints, as many as keys, which it does not trust: a row has its key.
+func (t *Table) recall(keys []ps.Key, hints []ps.Hint, bytes int, work func(found *location, from, to int)) {
+	t.phases(len(keys), func(*location, int, int) {
+		// There is no cell to ask for.
+	}, func(found *location, from, to int) {
+		t.believe(found, keys[from:to], hints[from:to], bytes)
+	}, work)
+}
+
+// phases takes every chunk of n keys through three phases, whose cache misses overlap:
+// nothing in a phase waits for another key's, and while work goes on with one chunk, the
+// rows of those after it are on their way, and the cells of some more.
+func (t *Table) phases(n int, ask, guess, work func(found *location, from, to int)) {
+	for from := -cellsAhead * chunk; from < n; from += chunk {
+		t.phase(n, from+cellsAhead*chunk, ask)
+		t.phase(n, from+rowsAhead*chunk, guess)
+		t.phase(n, from, work)
+	}
+}
+
+// phase takes the chunk of n keys that begins at from, if there is one, through a phase.
+func (t *Table) phase(n, from int, phase func(found *location, from, to int)) {
+	if 0 <= from && from < n {
+		phase(&t.found[from/chunk%len(t.found)], from, min(from+chunk, n))
+	}
+}
+
+// ask computes the hashes of at most chunk keys and asks for their index cells.
+func (t *Table) ask(found *location, keys []ps.Key) {
+	for i, key := range keys[:min(len(keys), chunk)] {
 		hash := ps.Mix(uint64(key))
-		s := t.index.segment(hash)
-		hashes[i], segments[i], at[i] = hash, s, s.address(hash)
+		found.hashes[i], found.at[i] = hash, t.index.segment(hash).address(hash)
 	}
-	if len(keys) == 0 {
-		return
-	}
-	prefetch(&at[0], len(keys), 0)
-	for i := range keys {
-		row := segments[i].probe(hashes[i])
-		found.rows[i] = row
-		if row != 0 {
-			at[i] = t.rows.address(row - 1)
-		}
-	}
-	prefetch(&at[0], len(keys), uintptr(min(bytes, prefetchBytes)-1))
-	for i, key := range keys {
-		if row := found.rows[i]; row != 0 && t.rows.key(row-1) != uint64(key) {
-			// The tag is another key's by chance: go on, comparing keys.
-			found.rows[i], _ = segments[i].find(key, hashes[i], &t.rows)
-		}
-	}
+	prefetch(&found.at, len(keys), 0)
 }
 
-// recall is locate by hints, which it does not trust: a row has its key. Where there is
-// none, the row was missing then, and so it asks for its index cell.
-func (t *Table) recall(keys []ps.Key, hints []ps.Hint, bytes int) {
-	found := &t.found
-	var at [chunk]uintptr
+// guess finds the rows that cells with the tags of n keys lead to, and asks for as many
+// bytes of them.
+func (t *Table) guess(found *location, n, bytes int) {
+	t.index.probe(found.hashes[:n], found.rows[:n])
+	t.fetch(found, n, bytes)
+}
+
+// believe makes hints the guesses. Where there is none the row was missing then, and so
+// it asks for the index cell.
+func (t *Table) believe(found *location, keys []ps.Key, hints []ps.Hint, bytes int) {
 	for i, hint := range hints {
 		if int64(hint) > int64(t.rows.len) {
 			hint = 0
 		}
 		found.rows[i] = hint
-		if hint != 0 {
-			at[i] = t.rows.address(hint - 1)
-		} else {
+		if hint == 0 {
 			hash := ps.Mix(uint64(keys[i]))
-			at[i] = t.index.segment(hash).address(hash)
+			found.at[i] = t.index.segment(hash).address(hash)
 		}
 	}
-	prefetch(&at[0], len(keys), uintptr(min(bytes, prefetchBytes)-1))
-	for i, key := range keys {
-		if row := found.rows[i]; row == 0 || t.rows.key(row-1) != uint64(key) {
-			hash := ps.Mix(uint64(key))
-			found.rows[i], _ = t.index.segment(hash).find(key, hash, &t.rows)
+	t.fetch(found, len(hints), bytes)
+}
+
+// fetch asks for as many bytes of n rows.
+func (t *Table) fetch(found *location, n, bytes int) {
+	found.first = t.rows.first()
+	for i, row := range found.rows[:n] {
+		if row != 0 {
+			found.at[i] = t.rows.address(row - 1)
 		}
+	}
+	prefetch(&found.at, n, uintptr(min(bytes, prefetchBytes)-1))
+}
+
+// settle makes of guesses what is so now: it replaces rows whose tag is that of another
+// key by chance, and addresses of rows that were moved. A key without a row may have got
+// one from a chunk before.
+func (t *Table) settle(found *location, keys []ps.Key) {
+	moved := found.first != t.rows.first()
+	for i, key := range keys[:min(len(keys), chunk)] {
+		row := found.rows[i]
+		if row == 0 || (!moved && keyAt(found.at[i]) == uint64(key)) {
+			continue
+		}
+		hash := ps.Mix(uint64(key))
+		if row, _ = t.index.segment(hash).find(key, hash, &t.rows); row != 0 {
+			found.at[i] = t.rows.address(row - 1)
+		}
+		found.rows[i] = row
 	}
 }
