@@ -16,19 +16,27 @@ import (
 // with gonum's, by the Go benchmarks beside them.
 func kernelParts(s *settings) []*part {
 	return []*part{
-		kernelPart(s, "kernels", "ps/optim", []bool{false, true}, "^BenchmarkApplyRows$", []goal{
-			{"AdaGrad on rows of 16 floats, rows per second, against plain Go", "adagrad rows/s", "adagrad rows/s", moreBy, 10},
+		kernelPart(s, "kernels", "ps/table", [2]build{{false, "^BenchmarkRandomRows$//^plain$"}, {true, "^BenchmarkRandomRows$//^vectors$"}}, []goal{
+			{"AdaGrad on random rows of 16 floats, rows per second, against plain Go", "adagrad rows/s", "adagrad rows/s", moreBy, 10},
 			{"FTRL, the same", "ftrl rows/s", "ftrl rows/s", moreBy, 10},
 		}),
-		kernelPart(s, "sgemm", "worker/model/sgemm", []bool{true, true}, "^BenchmarkSgemm$/^(freshet|gonum)$/^NN$/^m=512$/^n=512$/^k=512$", []goal{
+		kernelPart(s, "sgemm", "worker/model/sgemm", [2]build{{true, "^BenchmarkSgemm$/^gonum" + product}, {true, "^BenchmarkSgemm$/^freshet" + product}}, []goal{
 			{"matrix product 512³ of float32, GFLOP/s, against gonum", "gonum GFLOP/s", "freshet GFLOP/s", moreBy, 4},
 		}),
 	}
 }
 
-// kernelPart compares benchmarks of a package in two builds: the peer's, then ours, with
-// vectors or without.
-func kernelPart(s *settings, name, folder string, vectors []bool, benchmark string, goals []goal) *part {
+// product is the matrix product that is compared.
+const product = "$/^NN$/^m=512$/^n=512$/^k=512$"
+
+// build is a build with vectors or without, and a benchmark of it.
+type build struct {
+	vectors   bool
+	benchmark string
+}
+
+// kernelPart compares benchmarks of a package: the peer's, then ours.
+func kernelPart(s *settings, name, folder string, sides [2]build, goals []goal) *part {
 	binary := func(with bool) string {
 		form := "plain"
 		if with {
@@ -36,9 +44,9 @@ func kernelPart(s *settings, name, folder string, vectors []bool, benchmark stri
 		}
 		return filepath.Join(s.work, fmt.Sprintf("%s-%s.test", name, form))
 	}
-	side := func(with bool) func(context.Context) (figures, error) {
+	side := func(b build) func(context.Context) (figures, error) {
 		return func(ctx context.Context) (figures, error) {
-			out, err := output(ctx, binary(with), "-test.run", "^$", "-test.bench", benchmark, "-test.cpu", "1", "-test.benchtime", "0.5s")
+			out, err := output(ctx, binary(b.vectors), "-test.run", "^$", "-test.bench", b.benchmark, "-test.cpu", "1", "-test.benchtime", "0.5s")
 			if err != nil {
 				return nil, err
 			}
@@ -46,7 +54,8 @@ func kernelPart(s *settings, name, folder string, vectors []bool, benchmark stri
 		}
 	}
 	prepare := func(ctx context.Context) error {
-		for _, with := range vectors {
+		for _, b := range sides {
+			with := b.vectors
 			build := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary(with), "./"+folder)
 			build.Env = append(os.Environ(), "GOEXPERIMENT=")
 			if with {
@@ -58,7 +67,7 @@ func kernelPart(s *settings, name, folder string, vectors []bool, benchmark stri
 		}
 		return nil
 	}
-	return &part{name: name, prepare: prepare, peer: side(vectors[0]), own: side(vectors[1]), goals: goals}
+	return &part{name: name, prepare: prepare, peer: side(sides[0]), own: side(sides[1]), goals: goals}
 }
 
 var benchmarkLine = regexp.MustCompile(`(?m)^Benchmark[^/\s]+/([^/\s]+)\S*\s+\d+\s+(.*)$`)

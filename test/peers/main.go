@@ -93,7 +93,7 @@ Flags:
 	f.Float64Var(&s.seconds, "seconds", 3, "how long each request is repeated in each round")
 	f.IntVar(&s.examples, "examples", 1_000_000, "examples of the stream that is learned")
 	f.IntVar(&s.deep, "deep-examples", 50_000, "examples that DeepFM learns")
-	f.IntVar(&s.window, "events-in-flight", 512, "examples that Freshet has between pull and push")
+	f.IntVar(&s.window, "events-in-flight", 640, "examples that Freshet has between pull and push")
 	return f
 }
 
