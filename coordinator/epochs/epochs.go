@@ -187,7 +187,7 @@ func (k *Keeper) take(ctx context.Context, name string) (Result, error) {
 	result.Epoch = committed.Retained[0]
 	k.config.Logger.Info("epoch committed", "model", name, "epoch", committed.Number, "lineage", committed.Lineage,
 		"bytes", result.Bytes, "shards", changed, "kept", kept, "events", result.Epoch.Events)
-	if err := k.collect(ctx, name, committed.Epoch); err != nil {
+	if err := k.collect(ctx, name, committed.Epoch); err != nil && ctx.Err() == nil {
 		k.config.Logger.Warn("files that no epoch needs were not deleted; the next epoch tries again", "model", name, "error", err)
 	}
 	return result, nil

@@ -3,7 +3,9 @@ package table_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/table"
@@ -57,6 +59,47 @@ func BenchmarkGather(b *testing.B) {
 			b.ReportMetric(float64(t.Bytes())/float64(t.Len()), "B/row")
 		})
 	}
+}
+
+// BenchmarkGrowth fills a table with 10 M new keys, 4096 a push, and reports the longest of
+// these pushes, and what one takes to random rows that are there when there are 0.1, 1 and
+// 10 M. A machine has pauses of its own: of the longest pushes of several runs the least
+// says what the table does.
+func BenchmarkGrowth(b *testing.B) {
+	const rows, batch = 10 << 20, 4096
+	b.Run("adagrad", func(b *testing.B) {
+		for b.Loop() {
+			t, err := table.New(table.Config{Table: embedding(ps.AdaGrad, 16)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			rng := rand.New(rand.NewPCG(1, 2))
+			keys, values := make([]ps.Key, batch), make([]byte, 64*batch)
+			push := func(number func(i int) int) time.Duration {
+				for i := range keys {
+					keys[i] = ps.Key(ps.Mix(uint64(number(i))))
+				}
+				start := time.Now()
+				if err := t.Apply(ps.Rows{Keys: keys, Values: values}, 1); err != nil {
+					b.Fatal(err)
+				}
+				return time.Since(start)
+			}
+			var longest time.Duration
+			for n := 0; n < rows; n += batch {
+				longest = max(longest, push(func(i int) int { return n + i }))
+				if now := n + batch; now == 100<<10 || now == 1<<20 || now == rows {
+					times := make([]time.Duration, 400)
+					for k := range times {
+						times[k] = push(func(int) int { return rng.IntN(now) })
+					}
+					slices.Sort(times)
+					b.ReportMetric(float64(times[len(times)/2].Nanoseconds())/1000, fmt.Sprintf("us-at-%d-Ki-rows", now>>10))
+				}
+			}
+			b.ReportMetric(float64(longest.Microseconds())/1000, "ms-longest")
+		}
+	})
 }
 
 func BenchmarkGatherAbsent(b *testing.B) {

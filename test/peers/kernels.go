@@ -55,13 +55,12 @@ func kernelPart(s *settings, name, folder string, sides [2]build, goals []goal) 
 	}
 	prepare := func(ctx context.Context) error {
 		for _, b := range sides {
-			with := b.vectors
-			build := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary(with), "./"+folder)
-			build.Env = append(os.Environ(), "GOEXPERIMENT=")
-			if with {
-				build.Env = append(build.Env, "GOEXPERIMENT=simd")
+			compile := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary(b.vectors), "./"+folder)
+			compile.Env = append(os.Environ(), "GOEXPERIMENT=")
+			if b.vectors {
+				compile.Env = append(compile.Env, "GOEXPERIMENT=simd")
 			}
-			if out, err := build.CombinedOutput(); err != nil {
+			if out, err := compile.CombinedOutput(); err != nil {
 				return fmt.Errorf("go test -c ./%s: %w: %s", folder, err, lastLine(out))
 			}
 		}

@@ -93,7 +93,7 @@ Flags:
 	f.Float64Var(&s.seconds, "seconds", 3, "how long each request is repeated in each round")
 	f.IntVar(&s.examples, "examples", 1_000_000, "examples of the stream that is learned")
 	f.IntVar(&s.deep, "deep-examples", 50_000, "examples that DeepFM learns")
-	f.IntVar(&s.window, "events-in-flight", 640, "examples that Freshet has between pull and push")
+	f.IntVar(&s.window, "events-in-flight", 896, "examples that Freshet has between pull and push")
 	return f
 }
 
@@ -140,7 +140,7 @@ func (s *settings) chosen() []string {
 
 // parts returns all that can be compared.
 func parts(s *settings) []*part {
-	return slices.Concat([]*part{storePart(s), memoryPart(s)}, trainParts(s), kernelParts(s))
+	return slices.Concat([]*part{storePart(s), memoryPart(s)}, trainParts(s), kernelParts(s), []*part{growthPart(s)})
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
