@@ -240,8 +240,12 @@ func (b benchStore) epochs(ctx context.Context, c *client.Client, model ps.Model
 	go func() {
 		for {
 			result, err := keeper.Take(ctx, model.Name)
-			if err == nil && result.ShardsKept > 0 && ctx.Err() == nil {
+			if err == nil && result.ShardsKept > 0 {
 				err = fmt.Errorf("%d shards are not in an epoch: run bench checkpoint with --log-level warn", result.ShardsKept)
+			}
+			if ctx.Err() != nil {
+				done <- nil // the end has cut it off
+				return
 			}
 			if err != nil {
 				done <- err
@@ -257,11 +261,7 @@ func (b benchStore) epochs(ctx context.Context, c *client.Client, model ps.Model
 	}()
 	return func() error {
 		cancel()
-		err := <-done
-		if errors.Is(err, context.Canceled) {
-			err = nil
-		}
-		return errors.Join(err, keeper.Close(), os.RemoveAll(dir))
+		return errors.Join(<-done, keeper.Close(), os.RemoveAll(dir))
 	}, nil
 }
 

@@ -39,10 +39,8 @@ type index struct {
 	// others has several.
 	directory []*segment
 	depth     uint
-	// room is at most the number of rows that fit into any one segment.
-	room   int
-	moved  int // cells that growth has written anew, ever
-	memory memory
+	moved     int // cells that growth has written anew, ever
+	memory    memory
 }
 
 // segment is a part of the index. A cell is 0 or
@@ -57,20 +55,27 @@ type segment struct {
 	rows  uint32 // mask of the row's number in a cell
 	used  int
 	// depth is how many bits of the directory's index all its keys share.
-	depth uint
-	// wanted is scratch of reserve, and 0 outside.
-	wanted int
+	depth  uint
+	full   int32 // how many rows it takes
+	wanted int32 // scratch of reserve, and 0 outside
 }
 
 func newIndex(m memory) index {
 	x := index{memory: m}
 	first := x.newSegment(cellsMin, cellsMin-1, 0)
-	x.directory, x.room = []*segment{first}, first.room()
+	x.directory = []*segment{first}
 	return x
 }
 
 func (x *index) newSegment(cells int, rows uint32, depth uint) *segment {
-	return &segment{cells: x.newCells(cells), mask: uint32(cells - 1), rows: rows, depth: depth}
+	return &segment{cells: x.newCells(cells), mask: uint32(cells - 1), rows: rows, full: int32(cells - cells/4), depth: depth}
+}
+
+// setFull makes s take between nine and twelve sixteenths of its cells, as a hash says:
+// segments of one size, in this table and in those of other shards, would else all be full
+// within a few pushes. Fuller, probes go beyond their cache line; emptier, memory is wasted.
+func (s *segment) setFull(hash uint64) {
+	s.full = int32(len(s.cells)*9/16) + int32(hash%uint64(len(s.cells)*3/16+1))
 }
 
 func (x *index) newCells(n int) []uint32 {
@@ -85,9 +90,8 @@ func (x *index) segment(hash uint64) *segment {
 	return x.directory[hash>>segmentBits&uint64(len(x.directory)-1)]
 }
 
-// room is how many more rows s takes: it is filled to three quarters. Fuller,
-// probes get long; emptier, memory is wasted.
-func (s *segment) room() int { return len(s.cells) - len(s.cells)/4 - s.used }
+// room is how many more rows s takes.
+func (s *segment) room() int { return int(s.full) - s.used }
 
 // tag returns the bits of hash that stand above the row's number in a cell.
 func (s *segment) tag(hash uint64) uint32 { return uint32(hash>>32) &^ s.rows }
@@ -152,7 +156,6 @@ func (x *index) put(s *segment, at uint32, hash uint64, n uint32) {
 	s.fit(n + 1)
 	s.cells[at] = s.tag(hash) | (n + 1)
 	s.used++
-	x.room--
 }
 
 // fit gives a row's number as many bits of the cells as it needs: what tags lose at
@@ -170,9 +173,6 @@ func (s *segment) fit(number uint32) {
 
 // reserve makes room for rows of keys, as many as there are.
 func (x *index) reserve(keys []ps.Key, rows *slabs) {
-	if x.room >= len(keys) {
-		return
-	}
 	for grown := true; grown; {
 		grown = false
 		for _, key := range keys {
@@ -180,17 +180,13 @@ func (x *index) reserve(keys []ps.Key, rows *slabs) {
 		}
 		for _, key := range keys {
 			hash := ps.Mix(uint64(key))
-			if s := x.segment(hash); s.wanted > s.room() {
+			if s := x.segment(hash); int(s.wanted) > s.room() {
 				s.wanted, grown = 0, true
 				x.enlarge(s, rows)
 			} else {
 				s.wanted = 0
 			}
 		}
-	}
-	x.room = x.directory[0].room()
-	for _, s := range x.directory {
-		x.room = min(x.room, s.room())
 	}
 }
 
@@ -199,10 +195,18 @@ func (x *index) reserve(keys []ps.Key, rows *slabs) {
 // make the directory grow without end, it has no more than some 16 entries for as
 // many rows as a full segment has, and a segment beyond that gets more cells.
 func (x *index) enlarge(s *segment, rows *slabs) {
+	numbers := s.take()
+	hash := ps.Mix(uint64(len(numbers)))
+	if len(numbers) > 0 {
+		hash = ps.Mix(rows.key(numbers[0]))
+	}
+	// Twice as many rows will have numbers that fit: by then it is enlarged again, so that
+	// fit need not be called for all segments at once.
+	s.rows = max(s.rows, 1<<bits.Len(uint(2*rows.len))-1)
 	if len(s.cells) < segmentCells || segmentCells<<s.depth > 16*rows.len {
-		numbers := s.take()
 		s.cells = x.newCells(2 * len(s.cells))
 		s.mask = uint32(len(s.cells) - 1)
+		s.setFull(hash)
 		x.refill(numbers, rows)
 		return
 	}
@@ -210,7 +214,6 @@ func (x *index) enlarge(s *segment, rows *slabs) {
 		x.directory = append(x.directory, x.directory...)
 		x.depth++
 	}
-	numbers := s.take()
 	clear(s.cells)
 	other := x.newSegment(len(s.cells), s.rows, s.depth+1)
 	for i, at := range x.directory {
@@ -219,6 +222,8 @@ func (x *index) enlarge(s *segment, rows *slabs) {
 		}
 	}
 	s.depth++
+	s.setFull(hash)
+	other.setFull(ps.Mix(hash))
 	x.refill(numbers, rows)
 }
 
@@ -282,8 +287,8 @@ func (x *index) valid(rows int) error {
 		}
 		least = min(least, s.room())
 	})
-	if sum != rows || least < 0 || x.room > least {
-		return fmt.Errorf("%d index cells for %d rows, room for %d more, in one segment for %d: %w", sum, rows, x.room, least, ps.ErrCorrupt)
+	if sum != rows || least < 0 {
+		return fmt.Errorf("%d index cells for %d rows, in one segment room for %d more: %w", sum, rows, least, ps.ErrCorrupt)
 	}
 	return nil
 }

@@ -200,8 +200,7 @@ func (t *Table) Reserve(keys []ps.Key) error {
 	return nil
 }
 
-// reserve makes room for a row of each of keys, as if all were new: for a chunk of
-// them a little room too much costs less than looking them up twice.
+// reserve makes room for a row of each of keys.
 func (t *Table) reserve(keys []ps.Key) {
 	t.rows.grow(min(t.rows.len+len(keys), t.rowsMax))
 	t.index.reserve(keys, &t.rows)
@@ -262,15 +261,9 @@ func (t *Table) Apply(rows ps.Rows, seq uint64) error {
 }
 
 func (t *Table) apply(found *location, keys []ps.Key, values []byte, stamp uint32) {
-	t.reserve(keys)
 	t.settle(found, keys)
+	t.insertMissing(found, keys)
 	rows := found.rows[:len(keys)]
-	for i, key := range keys {
-		if rows[i] == 0 {
-			n := t.insert(key)
-			rows[i], found.at[i] = n+1, t.rows.address(n)
-		}
-	}
 	if t.snapshot != nil {
 		t.snapshot.save(rows, stamp)
 	}
@@ -278,6 +271,32 @@ func (t *Table) apply(found *location, keys []ps.Key, values []byte, stamp uint3
 		t.changes.note(rows, t.rows.len)
 	}
 	t.elements.apply(found.at[:len(keys)], t.rows.header, values, stamp)
+}
+
+// insertMissing makes a row for each of keys that has none.
+func (t *Table) insertMissing(found *location, keys []ps.Key) {
+	var missing [chunk]ps.Key
+	n := 0
+	for i, key := range keys {
+		if found.rows[i] == 0 {
+			missing[n] = key
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	first := t.rows.first()
+	t.reserve(missing[:n])
+	moved := t.rows.first() != first
+	for i, key := range keys {
+		if found.rows[i] == 0 {
+			found.rows[i] = t.insert(key) + 1
+		} else if !moved {
+			continue
+		}
+		found.at[i] = t.rows.address(found.rows[i] - 1)
+	}
 }
 
 // insert returns the row of key, with its initial value if it was not there: another of

@@ -63,16 +63,11 @@ type storeDocument struct {
 }
 
 func measureStore(ctx context.Context, s *settings) (figures, error) {
-	store := func(keys, inFlight int) (d storeDocument, err error) {
-		err = s.bench(ctx, &d, "store", "--rows", strconv.Itoa(s.rows), "--width", strconv.Itoa(width), "--optimizer", "adagrad",
-			"--keys", strconv.Itoa(keys), "--in-flight", strconv.Itoa(inFlight), "--seconds", strconv.FormatFloat(s.seconds, 'g', -1, 64))
-		return d, err
-	}
-	many, err := store(s.keys, s.inFlight)
+	many, err := s.store(ctx, s.rows, s.keys, s.inFlight, 1, 1)
 	if err != nil {
 		return nil, err
 	}
-	few, err := store(fewKeys, 1)
+	few, err := s.store(ctx, s.rows, fewKeys, 1, 1, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +75,14 @@ func measureStore(ctx context.Context, s *settings) (figures, error) {
 		"pull": many.Pull.KeysPerSecond, "pull_cpu": many.Pull.KeysPerServerCPUSecond, "pull_p50": few.Pull.P50,
 		"push": many.Push.KeysPerSecond, "push_cpu": many.Push.KeysPerServerCPUSecond,
 	}, nil
+}
+
+// store runs "freshet bench store" with AdaGrad.
+func (s *settings) store(ctx context.Context, rows, keys, inFlight, clients, nodes int) (d storeDocument, err error) {
+	err = s.bench(ctx, &d, "store", "--rows", strconv.Itoa(rows), "--width", strconv.Itoa(width), "--optimizer", "adagrad",
+		"--keys", strconv.Itoa(keys), "--in-flight", strconv.Itoa(inFlight), "--clients", strconv.Itoa(clients), "--nodes", strconv.Itoa(nodes),
+		"--seconds", strconv.FormatFloat(s.seconds, 'g', -1, 64))
+	return d, err
 }
 
 // memoryPart holds what a row takes against fixed goals: memory does not drift.
