@@ -83,6 +83,63 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{0}
 }
 
+// Encoding says how a row of float32 weights travels. Rows of other kinds, and rows that
+// would not become smaller, travel plain.
+type Encoding int32
+
+const (
+	Encoding_ENCODING_PLAIN Encoding = 0
+	// IEEE 754 half precision.
+	Encoding_ENCODING_FLOAT16 Encoding = 1
+	// The upper half of a float32.
+	Encoding_ENCODING_BFLOAT16 Encoding = 2
+	// A float32 scale, then a signed byte for each weight, which is scale times the byte.
+	Encoding_ENCODING_INT8 Encoding = 3
+)
+
+// Enum value maps for Encoding.
+var (
+	Encoding_name = map[int32]string{
+		0: "ENCODING_PLAIN",
+		1: "ENCODING_FLOAT16",
+		2: "ENCODING_BFLOAT16",
+		3: "ENCODING_INT8",
+	}
+	Encoding_value = map[string]int32{
+		"ENCODING_PLAIN":    0,
+		"ENCODING_FLOAT16":  1,
+		"ENCODING_BFLOAT16": 2,
+		"ENCODING_INT8":     3,
+	}
+)
+
+func (x Encoding) Enum() *Encoding {
+	p := new(Encoding)
+	*p = x
+	return p
+}
+
+func (x Encoding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Encoding) Descriptor() protoreflect.EnumDescriptor {
+	return file_freshet_ps_v1_ps_proto_enumTypes[1].Descriptor()
+}
+
+func (Encoding) Type() protoreflect.EnumType {
+	return &file_freshet_ps_v1_ps_proto_enumTypes[1]
+}
+
+func (x Encoding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Encoding.Descriptor instead.
+func (Encoding) EnumDescriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{1}
+}
+
 type PullRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Model string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
@@ -1344,10 +1401,296 @@ func (x *TakeResponse) GetSeq() uint64 {
 	return 0
 }
 
+type LookupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Model string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Hash of the layout that the caller reads rows by.
+	Layout uint64 `protobuf:"fixed64,2,opt,name=layout,proto3" json:"layout,omitempty"`
+	// The shards that keys are grouped by, ascending.
+	Shards   []uint32     `protobuf:"varint,3,rep,packed,name=shards,proto3" json:"shards,omitempty"`
+	Tables   []*TableKeys `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	Encoding Encoding     `protobuf:"varint,5,opt,name=encoding,proto3,enum=freshet.ps.v1.Encoding" json:"encoding,omitempty"`
+	// If there are any, one for each shard: what the caller has seen of it already. A shard
+	// that has less is refused as BEHIND.
+	Seen []*Boundary `protobuf:"bytes,6,rep,name=seen,proto3" json:"seen,omitempty"`
+	// If not 0, a shard to which nothing was applied for longer is refused as BEHIND.
+	MaxAgeMs      float64 `protobuf:"fixed64,7,opt,name=max_age_ms,json=maxAgeMs,proto3" json:"max_age_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupRequest) Reset() {
+	*x = LookupRequest{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupRequest) ProtoMessage() {}
+
+func (x *LookupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
+func (*LookupRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LookupRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *LookupRequest) GetLayout() uint64 {
+	if x != nil {
+		return x.Layout
+	}
+	return 0
+}
+
+func (x *LookupRequest) GetShards() []uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetTables() []*TableKeys {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetEncoding() Encoding {
+	if x != nil {
+		return x.Encoding
+	}
+	return Encoding_ENCODING_PLAIN
+}
+
+func (x *LookupRequest) GetSeen() []*Boundary {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetMaxAgeMs() float64 {
+	if x != nil {
+		return x.MaxAgeMs
+	}
+	return 0
+}
+
+// Boundary is a place in the history of a shard. Within a fence, a larger seq has
+// everything that a smaller one has; a larger fence comes after a smaller one.
+type Boundary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fence         uint64                 `protobuf:"varint,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Boundary) Reset() {
+	*x = Boundary{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Boundary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Boundary) ProtoMessage() {}
+
+func (x *Boundary) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Boundary.ProtoReflect.Descriptor instead.
+func (*Boundary) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Boundary) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
+}
+
+func (x *Boundary) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+type LookupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For each of the request's tables, the weights of its keys, in the encoding that was
+	// asked for.
+	Values [][]byte `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	// For each of the request's shards.
+	Shards        []*ShardFreshness `protobuf:"bytes,2,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupResponse) Reset() {
+	*x = LookupResponse{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupResponse) ProtoMessage() {}
+
+func (x *LookupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
+func (*LookupResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LookupResponse) GetValues() [][]byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *LookupResponse) GetShards() []*ShardFreshness {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+type ShardFreshness struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Boundary *Boundary              `protobuf:"bytes,1,opt,name=boundary,proto3" json:"boundary,omitempty"`
+	// By partition: the first offset that is not applied.
+	Applied []uint64 `protobuf:"varint,2,rep,packed,name=applied,proto3" json:"applied,omitempty"`
+	// The largest event time that is applied, in milliseconds since 1970; 0 if unknown.
+	EventTime int64 `protobuf:"varint,3,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
+	// Milliseconds since something was last applied.
+	AgeMs         float64 `protobuf:"fixed64,4,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardFreshness) Reset() {
+	*x = ShardFreshness{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardFreshness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardFreshness) ProtoMessage() {}
+
+func (x *ShardFreshness) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardFreshness.ProtoReflect.Descriptor instead.
+func (*ShardFreshness) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ShardFreshness) GetBoundary() *Boundary {
+	if x != nil {
+		return x.Boundary
+	}
+	return nil
+}
+
+func (x *ShardFreshness) GetApplied() []uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+func (x *ShardFreshness) GetEventTime() int64 {
+	if x != nil {
+		return x.EventTime
+	}
+	return 0
+}
+
+func (x *ShardFreshness) GetAgeMs() float64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
 type FollowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the first request; it is not read in later ones.
+	// Of the first request; it is not read in later ones. Neither are layout, reading,
+	// tables and encoding.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// A reader is sent weights only, each row as its key and its weights, and has to say
+	// by which layout it reads them.
+	Reading bool   `protobuf:"varint,4,opt,name=reading,proto3" json:"reading,omitempty"`
+	Layout  uint64 `protobuf:"fixed64,5,opt,name=layout,proto3" json:"layout,omitempty"`
+	// A reader's tables; none means all.
+	Tables []uint32 `protobuf:"varint,6,rep,packed,name=tables,proto3" json:"tables,omitempty"`
+	// Of a reader's weights.
+	Encoding Encoding `protobuf:"varint,7,opt,name=encoding,proto3,enum=freshet.ps.v1.Encoding" json:"encoding,omitempty"`
 	// Shards to send from now on, each from its base.
 	Begin []uint32 `protobuf:"varint,2,rep,packed,name=begin,proto3" json:"begin,omitempty"`
 	// Shards to send no more.
@@ -1358,7 +1701,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1713,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1726,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FollowRequest) GetModel() string {
@@ -1391,6 +1734,34 @@ func (x *FollowRequest) GetModel() string {
 		return x.Model
 	}
 	return ""
+}
+
+func (x *FollowRequest) GetReading() bool {
+	if x != nil {
+		return x.Reading
+	}
+	return false
+}
+
+func (x *FollowRequest) GetLayout() uint64 {
+	if x != nil {
+		return x.Layout
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetTables() []uint32 {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetEncoding() Encoding {
+	if x != nil {
+		return x.Encoding
+	}
+	return Encoding_ENCODING_PLAIN
 }
 
 func (x *FollowRequest) GetBegin() []uint32 {
@@ -1417,7 +1788,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1800,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1813,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{19}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FollowResponse) GetDeltas() []*Delta {
@@ -1477,7 +1848,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1860,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1873,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{20}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Delta) GetProgress() *ShardProgress {
@@ -1545,7 +1916,8 @@ type Block struct {
 	Table uint32                 `protobuf:"varint,1,opt,name=table,proto3" json:"table,omitempty"`
 	// Bytes of one row.
 	Stride uint32 `protobuf:"varint,2,opt,name=stride,proto3" json:"stride,omitempty"`
-	// Whole rows: key and seq as 8 bytes each, weights, the optimizer's state.
+	// Whole rows: key and seq as 8 bytes each, weights, the optimizer's state. A reader's
+	// rows have neither seq nor state.
 	Rows          []byte `protobuf:"bytes,3,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1553,7 +1925,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1937,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1950,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{21}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Block) GetTable() uint32 {
@@ -1614,7 +1986,7 @@ type LostShard struct {
 
 func (x *LostShard) Reset() {
 	*x = LostShard{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1998,7 @@ func (x *LostShard) String() string {
 func (*LostShard) ProtoMessage() {}
 
 func (x *LostShard) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +2011,7 @@ func (x *LostShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LostShard.ProtoReflect.Descriptor instead.
 func (*LostShard) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{22}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LostShard) GetShard() uint32 {
@@ -1673,7 +2045,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +2057,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +2070,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{23}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchRequest) GetAfterVersion() int64 {
@@ -1721,7 +2093,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +2105,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +2118,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{24}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ShardMap) GetVersion() int64 {
@@ -1783,7 +2155,7 @@ type ShardOwner struct {
 
 func (x *ShardOwner) Reset() {
 	*x = ShardOwner{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +2167,7 @@ func (x *ShardOwner) String() string {
 func (*ShardOwner) ProtoMessage() {}
 
 func (x *ShardOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +2180,7 @@ func (x *ShardOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwner.ProtoReflect.Descriptor instead.
 func (*ShardOwner) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{25}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ShardOwner) GetNode() string {
@@ -1932,9 +2304,34 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x04file\x18\x04 \x01(\fR\x04file\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12\x10\n" +
-	"\x03seq\x18\a \x01(\x04R\x03seq\"M\n" +
+	"\x03seq\x18\a \x01(\x04R\x03seq\"\x87\x02\n" +
+	"\rLookupRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
+	"\x06layout\x18\x02 \x01(\x06R\x06layout\x12\x16\n" +
+	"\x06shards\x18\x03 \x03(\rR\x06shards\x120\n" +
+	"\x06tables\x18\x04 \x03(\v2\x18.freshet.ps.v1.TableKeysR\x06tables\x123\n" +
+	"\bencoding\x18\x05 \x01(\x0e2\x17.freshet.ps.v1.EncodingR\bencoding\x12+\n" +
+	"\x04seen\x18\x06 \x03(\v2\x17.freshet.ps.v1.BoundaryR\x04seen\x12\x1c\n" +
+	"\n" +
+	"max_age_ms\x18\a \x01(\x01R\bmaxAgeMs\"2\n" +
+	"\bBoundary\x12\x14\n" +
+	"\x05fence\x18\x01 \x01(\x04R\x05fence\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"_\n" +
+	"\x0eLookupResponse\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\fR\x06values\x125\n" +
+	"\x06shards\x18\x02 \x03(\v2\x1d.freshet.ps.v1.ShardFreshnessR\x06shards\"\x95\x01\n" +
+	"\x0eShardFreshness\x123\n" +
+	"\bboundary\x18\x01 \x01(\v2\x17.freshet.ps.v1.BoundaryR\bboundary\x12\x18\n" +
+	"\aapplied\x18\x02 \x03(\x04R\aapplied\x12\x1d\n" +
+	"\n" +
+	"event_time\x18\x03 \x01(\x03R\teventTime\x12\x15\n" +
+	"\x06age_ms\x18\x04 \x01(\x01R\x05ageMs\"\xcc\x01\n" +
 	"\rFollowRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\areading\x18\x04 \x01(\bR\areading\x12\x16\n" +
+	"\x06layout\x18\x05 \x01(\x06R\x06layout\x12\x16\n" +
+	"\x06tables\x18\x06 \x03(\rR\x06tables\x123\n" +
+	"\bencoding\x18\a \x01(\x0e2\x17.freshet.ps.v1.EncodingR\bencoding\x12\x14\n" +
 	"\x05begin\x18\x02 \x03(\rR\x05begin\x12\x10\n" +
 	"\x03end\x18\x03 \x03(\rR\x03end\"l\n" +
 	"\x0eFollowResponse\x12,\n" +
@@ -1973,7 +2370,12 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x0fOUTCOME_APPLIED\x10\x01\x12\x15\n" +
 	"\x11OUTCOME_DUPLICATE\x10\x02\x12\x0f\n" +
 	"\vOUTCOME_GAP\x10\x03\x12\x13\n" +
-	"\x0fOUTCOME_OVERLAP\x10\x042\xad\x02\n" +
+	"\x0fOUTCOME_OVERLAP\x10\x04*^\n" +
+	"\bEncoding\x12\x12\n" +
+	"\x0eENCODING_PLAIN\x10\x00\x12\x14\n" +
+	"\x10ENCODING_FLOAT16\x10\x01\x12\x15\n" +
+	"\x11ENCODING_BFLOAT16\x10\x02\x12\x11\n" +
+	"\rENCODING_INT8\x10\x032\xad\x02\n" +
 	"\n" +
 	"Parameters\x12?\n" +
 	"\x04Pull\x12\x1a.freshet.ps.v1.PullRequest\x1a\x1b.freshet.ps.v1.PullResponse\x12C\n" +
@@ -1983,7 +2385,9 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\tSnapshots\x12A\n" +
 	"\x04Take\x12\x1a.freshet.ps.v1.TakeRequest\x1a\x1b.freshet.ps.v1.TakeResponse0\x012S\n" +
 	"\x06Copies\x12I\n" +
-	"\x06Follow\x12\x1c.freshet.ps.v1.FollowRequest\x1a\x1d.freshet.ps.v1.FollowResponse(\x010\x012I\n" +
+	"\x06Follow\x12\x1c.freshet.ps.v1.FollowRequest\x1a\x1d.freshet.ps.v1.FollowResponse(\x010\x012P\n" +
+	"\aLookups\x12E\n" +
+	"\x06Lookup\x12\x1c.freshet.ps.v1.LookupRequest\x1a\x1d.freshet.ps.v1.LookupResponse2I\n" +
 	"\x06Routes\x12?\n" +
 	"\x05Watch\x12\x1b.freshet.ps.v1.WatchRequest\x1a\x17.freshet.ps.v1.ShardMap0\x01B8Z6github.com/freshet-ml/freshet/proto/freshet/ps/v1;psv1b\x06proto3"
 
@@ -1999,78 +2403,91 @@ func file_freshet_ps_v1_ps_proto_rawDescGZIP() []byte {
 	return file_freshet_ps_v1_ps_proto_rawDescData
 }
 
-var file_freshet_ps_v1_ps_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_freshet_ps_v1_ps_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_freshet_ps_v1_ps_proto_goTypes = []any{
 	(Outcome)(0),             // 0: freshet.ps.v1.Outcome
-	(*PullRequest)(nil),      // 1: freshet.ps.v1.PullRequest
-	(*TableKeys)(nil),        // 2: freshet.ps.v1.TableKeys
-	(*PullResponse)(nil),     // 3: freshet.ps.v1.PullResponse
-	(*PushRequest)(nil),      // 4: freshet.ps.v1.PushRequest
-	(*Item)(nil),             // 5: freshet.ps.v1.Item
-	(*Fingerprint)(nil),      // 6: freshet.ps.v1.Fingerprint
-	(*Rows)(nil),             // 7: freshet.ps.v1.Rows
-	(*PushResponse)(nil),     // 8: freshet.ps.v1.PushResponse
-	(*Answer)(nil),           // 9: freshet.ps.v1.Answer
-	(*ExchangeRequest)(nil),  // 10: freshet.ps.v1.ExchangeRequest
-	(*ExchangeResponse)(nil), // 11: freshet.ps.v1.ExchangeResponse
-	(*AppliedRequest)(nil),   // 12: freshet.ps.v1.AppliedRequest
-	(*AppliedResponse)(nil),  // 13: freshet.ps.v1.AppliedResponse
-	(*ShardProgress)(nil),    // 14: freshet.ps.v1.ShardProgress
-	(*Progress)(nil),         // 15: freshet.ps.v1.Progress
-	(*TakeRequest)(nil),      // 16: freshet.ps.v1.TakeRequest
-	(*SnapshotWant)(nil),     // 17: freshet.ps.v1.SnapshotWant
-	(*TakeResponse)(nil),     // 18: freshet.ps.v1.TakeResponse
-	(*FollowRequest)(nil),    // 19: freshet.ps.v1.FollowRequest
-	(*FollowResponse)(nil),   // 20: freshet.ps.v1.FollowResponse
-	(*Delta)(nil),            // 21: freshet.ps.v1.Delta
-	(*Block)(nil),            // 22: freshet.ps.v1.Block
-	(*LostShard)(nil),        // 23: freshet.ps.v1.LostShard
-	(*WatchRequest)(nil),     // 24: freshet.ps.v1.WatchRequest
-	(*ShardMap)(nil),         // 25: freshet.ps.v1.ShardMap
-	(*ShardOwner)(nil),       // 26: freshet.ps.v1.ShardOwner
-	nil,                      // 27: freshet.ps.v1.ShardMap.AddressesEntry
+	(Encoding)(0),            // 1: freshet.ps.v1.Encoding
+	(*PullRequest)(nil),      // 2: freshet.ps.v1.PullRequest
+	(*TableKeys)(nil),        // 3: freshet.ps.v1.TableKeys
+	(*PullResponse)(nil),     // 4: freshet.ps.v1.PullResponse
+	(*PushRequest)(nil),      // 5: freshet.ps.v1.PushRequest
+	(*Item)(nil),             // 6: freshet.ps.v1.Item
+	(*Fingerprint)(nil),      // 7: freshet.ps.v1.Fingerprint
+	(*Rows)(nil),             // 8: freshet.ps.v1.Rows
+	(*PushResponse)(nil),     // 9: freshet.ps.v1.PushResponse
+	(*Answer)(nil),           // 10: freshet.ps.v1.Answer
+	(*ExchangeRequest)(nil),  // 11: freshet.ps.v1.ExchangeRequest
+	(*ExchangeResponse)(nil), // 12: freshet.ps.v1.ExchangeResponse
+	(*AppliedRequest)(nil),   // 13: freshet.ps.v1.AppliedRequest
+	(*AppliedResponse)(nil),  // 14: freshet.ps.v1.AppliedResponse
+	(*ShardProgress)(nil),    // 15: freshet.ps.v1.ShardProgress
+	(*Progress)(nil),         // 16: freshet.ps.v1.Progress
+	(*TakeRequest)(nil),      // 17: freshet.ps.v1.TakeRequest
+	(*SnapshotWant)(nil),     // 18: freshet.ps.v1.SnapshotWant
+	(*TakeResponse)(nil),     // 19: freshet.ps.v1.TakeResponse
+	(*LookupRequest)(nil),    // 20: freshet.ps.v1.LookupRequest
+	(*Boundary)(nil),         // 21: freshet.ps.v1.Boundary
+	(*LookupResponse)(nil),   // 22: freshet.ps.v1.LookupResponse
+	(*ShardFreshness)(nil),   // 23: freshet.ps.v1.ShardFreshness
+	(*FollowRequest)(nil),    // 24: freshet.ps.v1.FollowRequest
+	(*FollowResponse)(nil),   // 25: freshet.ps.v1.FollowResponse
+	(*Delta)(nil),            // 26: freshet.ps.v1.Delta
+	(*Block)(nil),            // 27: freshet.ps.v1.Block
+	(*LostShard)(nil),        // 28: freshet.ps.v1.LostShard
+	(*WatchRequest)(nil),     // 29: freshet.ps.v1.WatchRequest
+	(*ShardMap)(nil),         // 30: freshet.ps.v1.ShardMap
+	(*ShardOwner)(nil),       // 31: freshet.ps.v1.ShardOwner
+	nil,                      // 32: freshet.ps.v1.ShardMap.AddressesEntry
 }
 var file_freshet_ps_v1_ps_proto_depIdxs = []int32{
-	2,  // 0: freshet.ps.v1.PullRequest.tables:type_name -> freshet.ps.v1.TableKeys
-	5,  // 1: freshet.ps.v1.PushRequest.items:type_name -> freshet.ps.v1.Item
-	6,  // 2: freshet.ps.v1.Item.fingerprint:type_name -> freshet.ps.v1.Fingerprint
-	7,  // 3: freshet.ps.v1.Item.rows:type_name -> freshet.ps.v1.Rows
-	9,  // 4: freshet.ps.v1.PushResponse.answers:type_name -> freshet.ps.v1.Answer
+	3,  // 0: freshet.ps.v1.PullRequest.tables:type_name -> freshet.ps.v1.TableKeys
+	6,  // 1: freshet.ps.v1.PushRequest.items:type_name -> freshet.ps.v1.Item
+	7,  // 2: freshet.ps.v1.Item.fingerprint:type_name -> freshet.ps.v1.Fingerprint
+	8,  // 3: freshet.ps.v1.Item.rows:type_name -> freshet.ps.v1.Rows
+	10, // 4: freshet.ps.v1.PushResponse.answers:type_name -> freshet.ps.v1.Answer
 	0,  // 5: freshet.ps.v1.Answer.outcome:type_name -> freshet.ps.v1.Outcome
-	4,  // 6: freshet.ps.v1.ExchangeRequest.push:type_name -> freshet.ps.v1.PushRequest
-	1,  // 7: freshet.ps.v1.ExchangeRequest.pull:type_name -> freshet.ps.v1.PullRequest
-	8,  // 8: freshet.ps.v1.ExchangeResponse.push:type_name -> freshet.ps.v1.PushResponse
-	3,  // 9: freshet.ps.v1.ExchangeResponse.pull:type_name -> freshet.ps.v1.PullResponse
-	14, // 10: freshet.ps.v1.AppliedResponse.shards:type_name -> freshet.ps.v1.ShardProgress
-	15, // 11: freshet.ps.v1.ShardProgress.partitions:type_name -> freshet.ps.v1.Progress
-	6,  // 12: freshet.ps.v1.Progress.fingerprint:type_name -> freshet.ps.v1.Fingerprint
-	17, // 13: freshet.ps.v1.TakeRequest.shards:type_name -> freshet.ps.v1.SnapshotWant
-	21, // 14: freshet.ps.v1.FollowResponse.deltas:type_name -> freshet.ps.v1.Delta
-	23, // 15: freshet.ps.v1.FollowResponse.lost:type_name -> freshet.ps.v1.LostShard
-	14, // 16: freshet.ps.v1.Delta.progress:type_name -> freshet.ps.v1.ShardProgress
-	22, // 17: freshet.ps.v1.Delta.blocks:type_name -> freshet.ps.v1.Block
-	26, // 18: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
-	27, // 19: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
-	1,  // 20: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
-	4,  // 21: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
-	10, // 22: freshet.ps.v1.Parameters.Exchange:input_type -> freshet.ps.v1.ExchangeRequest
-	12, // 23: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
-	16, // 24: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
-	19, // 25: freshet.ps.v1.Copies.Follow:input_type -> freshet.ps.v1.FollowRequest
-	24, // 26: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
-	3,  // 27: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
-	8,  // 28: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
-	11, // 29: freshet.ps.v1.Parameters.Exchange:output_type -> freshet.ps.v1.ExchangeResponse
-	13, // 30: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
-	18, // 31: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
-	20, // 32: freshet.ps.v1.Copies.Follow:output_type -> freshet.ps.v1.FollowResponse
-	25, // 33: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
-	27, // [27:34] is the sub-list for method output_type
-	20, // [20:27] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	5,  // 6: freshet.ps.v1.ExchangeRequest.push:type_name -> freshet.ps.v1.PushRequest
+	2,  // 7: freshet.ps.v1.ExchangeRequest.pull:type_name -> freshet.ps.v1.PullRequest
+	9,  // 8: freshet.ps.v1.ExchangeResponse.push:type_name -> freshet.ps.v1.PushResponse
+	4,  // 9: freshet.ps.v1.ExchangeResponse.pull:type_name -> freshet.ps.v1.PullResponse
+	15, // 10: freshet.ps.v1.AppliedResponse.shards:type_name -> freshet.ps.v1.ShardProgress
+	16, // 11: freshet.ps.v1.ShardProgress.partitions:type_name -> freshet.ps.v1.Progress
+	7,  // 12: freshet.ps.v1.Progress.fingerprint:type_name -> freshet.ps.v1.Fingerprint
+	18, // 13: freshet.ps.v1.TakeRequest.shards:type_name -> freshet.ps.v1.SnapshotWant
+	3,  // 14: freshet.ps.v1.LookupRequest.tables:type_name -> freshet.ps.v1.TableKeys
+	1,  // 15: freshet.ps.v1.LookupRequest.encoding:type_name -> freshet.ps.v1.Encoding
+	21, // 16: freshet.ps.v1.LookupRequest.seen:type_name -> freshet.ps.v1.Boundary
+	23, // 17: freshet.ps.v1.LookupResponse.shards:type_name -> freshet.ps.v1.ShardFreshness
+	21, // 18: freshet.ps.v1.ShardFreshness.boundary:type_name -> freshet.ps.v1.Boundary
+	1,  // 19: freshet.ps.v1.FollowRequest.encoding:type_name -> freshet.ps.v1.Encoding
+	26, // 20: freshet.ps.v1.FollowResponse.deltas:type_name -> freshet.ps.v1.Delta
+	28, // 21: freshet.ps.v1.FollowResponse.lost:type_name -> freshet.ps.v1.LostShard
+	15, // 22: freshet.ps.v1.Delta.progress:type_name -> freshet.ps.v1.ShardProgress
+	27, // 23: freshet.ps.v1.Delta.blocks:type_name -> freshet.ps.v1.Block
+	31, // 24: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
+	32, // 25: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
+	2,  // 26: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
+	5,  // 27: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
+	11, // 28: freshet.ps.v1.Parameters.Exchange:input_type -> freshet.ps.v1.ExchangeRequest
+	13, // 29: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
+	17, // 30: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
+	24, // 31: freshet.ps.v1.Copies.Follow:input_type -> freshet.ps.v1.FollowRequest
+	20, // 32: freshet.ps.v1.Lookups.Lookup:input_type -> freshet.ps.v1.LookupRequest
+	29, // 33: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
+	4,  // 34: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
+	9,  // 35: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
+	12, // 36: freshet.ps.v1.Parameters.Exchange:output_type -> freshet.ps.v1.ExchangeResponse
+	14, // 37: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
+	19, // 38: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
+	25, // 39: freshet.ps.v1.Copies.Follow:output_type -> freshet.ps.v1.FollowResponse
+	22, // 40: freshet.ps.v1.Lookups.Lookup:output_type -> freshet.ps.v1.LookupResponse
+	30, // 41: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
+	34, // [34:42] is the sub-list for method output_type
+	26, // [26:34] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_freshet_ps_v1_ps_proto_init() }
@@ -2083,10 +2500,10 @@ func file_freshet_ps_v1_ps_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_ps_v1_ps_proto_rawDesc), len(file_freshet_ps_v1_ps_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   27,
+			NumEnums:      2,
+			NumMessages:   31,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_freshet_ps_v1_ps_proto_goTypes,
 		DependencyIndexes: file_freshet_ps_v1_ps_proto_depIdxs,

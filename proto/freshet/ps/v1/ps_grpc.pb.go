@@ -482,6 +482,116 @@ var Copies_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	Lookups_Lookup_FullMethodName = "/freshet.ps.v1.Lookups/Lookup"
+)
+
+// LookupsClient is the client API for Lookups service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Lookups is served by every parameter-server node, for readers that keep nothing. What
+// a reader may ask for is limited: by tables, keys in a request, and keys in a second.
+type LookupsClient interface {
+	// Lookup reads rows, as Pull does, and tells how fresh they are.
+	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
+}
+
+type lookupsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewLookupsClient(cc grpc.ClientConnInterface) LookupsClient {
+	return &lookupsClient{cc}
+}
+
+func (c *lookupsClient) Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LookupResponse)
+	err := c.cc.Invoke(ctx, Lookups_Lookup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// LookupsServer is the server API for Lookups service.
+// All implementations must embed UnimplementedLookupsServer
+// for forward compatibility.
+//
+// Lookups is served by every parameter-server node, for readers that keep nothing. What
+// a reader may ask for is limited: by tables, keys in a request, and keys in a second.
+type LookupsServer interface {
+	// Lookup reads rows, as Pull does, and tells how fresh they are.
+	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)
+	mustEmbedUnimplementedLookupsServer()
+}
+
+// UnimplementedLookupsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedLookupsServer struct{}
+
+func (UnimplementedLookupsServer) Lookup(context.Context, *LookupRequest) (*LookupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Lookup not implemented")
+}
+func (UnimplementedLookupsServer) mustEmbedUnimplementedLookupsServer() {}
+func (UnimplementedLookupsServer) testEmbeddedByValue()                 {}
+
+// UnsafeLookupsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to LookupsServer will
+// result in compilation errors.
+type UnsafeLookupsServer interface {
+	mustEmbedUnimplementedLookupsServer()
+}
+
+func RegisterLookupsServer(s grpc.ServiceRegistrar, srv LookupsServer) {
+	// If the following call panics, it indicates UnimplementedLookupsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Lookups_ServiceDesc, srv)
+}
+
+func _Lookups_Lookup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LookupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LookupsServer).Lookup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Lookups_Lookup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LookupsServer).Lookup(ctx, req.(*LookupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Lookups_ServiceDesc is the grpc.ServiceDesc for Lookups service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Lookups_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "freshet.ps.v1.Lookups",
+	HandlerType: (*LookupsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Lookup",
+			Handler:    _Lookups_Lookup_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "freshet/ps/v1/ps.proto",
+}
+
+const (
 	Routes_Watch_FullMethodName = "/freshet.ps.v1.Routes/Watch"
 )
 
