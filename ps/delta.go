@@ -26,6 +26,11 @@ type Delta struct {
 	// ShardProgress is the shard's at the later boundary. Rows counts all stored rows
 	// then, also those that have not changed.
 	ShardProgress
+	// TableRows counts the stored rows by table. They do not travel.
+	TableRows []int
+	// Lineage is the one that the shard belongs to (see checkpoint.Epoch): what is applied
+	// in one is not compared with another.
+	Lineage uint64
 	// Part numbers the parts from 0, and More says that it is not the last.
 	Part   int
 	More   bool
@@ -40,6 +45,30 @@ func (d *Delta) Bytes() int {
 	}
 	return n
 }
+
+// TableSet is a set of tables of a layout. The zero value is empty.
+type TableSet [TablesMax / 64]uint64
+
+// Add puts a table, which is below TablesMax, into the set.
+func (s *TableSet) Add(id TableID) { s[id/64] |= 1 << (id % 64) }
+
+// Has reports whether a table is in the set.
+func (s *TableSet) Has(id TableID) bool { return id < TablesMax && s[id/64]&(1<<(id%64)) != 0 }
+
+// Reading is what a reader wants of the shards that it follows: weights, of some tables,
+// without the optimizer's state. Its blocks have a key and the weights in Encoding as each
+// row, and Rows counts the rows of its tables alone. The zero value stands for everything,
+// which is what a copy needs that may become the shard.
+type Reading struct {
+	// Layout is the hash of the layout that it reads rows by; 0 for the zero value alone.
+	Layout uint64
+	// Tables are those it wants, or all if there are none.
+	Tables   TableSet
+	Encoding Encoding
+}
+
+// Wants reports whether the table is to be sent.
+func (r *Reading) Wants(id TableID) bool { return r.Tables == TableSet{} || r.Tables.Has(id) }
 
 // News is what somebody who follows shards is told, in order.
 type News struct {

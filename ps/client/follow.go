@@ -32,11 +32,25 @@ const followPause = 100 * time.Millisecond
 // for each node: while a shard changes its owner, it may be called for the same shard by
 // two, and is to pass over what has a lower fence than what it has already.
 func (c *Client) Follow(ctx context.Context, model string, shards <-chan []ps.ShardID, take func(*ps.Delta) error) error {
-	f := &following{client: c, model: model, take: take, nodes: make(map[string]*followedNode)}
+	f := &following{client: c, model: model, take: take, current: func([]ps.ShardID) {}}
+	return f.follow(ctx, shards)
+}
+
+// Read is like Follow for a reader: take is given what reading, which is not the zero value,
+// wants of each delta. Some ten times a second current is given the shards of which take was
+// given all that there is; it is called as take is, and must not keep the list.
+func (c *Client) Read(ctx context.Context, model string, reading ps.Reading, shards <-chan []ps.ShardID, take func(*ps.Delta) error, current func([]ps.ShardID)) error {
+	f := &following{client: c, model: model, reading: reading, take: take, current: current}
+	return f.follow(ctx, shards)
+}
+
+// follow goes on until ctx or shards end.
+func (f *following) follow(ctx context.Context, shards <-chan []ps.ShardID) error {
+	f.nodes = make(map[string]*followedNode)
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.tasks.Wait()
 	defer cancel()
-	maps := c.maps(ctx)
+	maps := f.client.maps(ctx)
 	var wanted []ps.ShardID
 	var m route.Map
 	for {
@@ -89,11 +103,13 @@ func (c *Client) maps(ctx context.Context) <-chan route.Map {
 
 // following is one call of Follow.
 type following struct {
-	client *Client
-	model  string
-	take   func(*ps.Delta) error
-	tasks  sync.WaitGroup
-	nodes  map[string]*followedNode // by address
+	client  *Client
+	model   string
+	reading ps.Reading
+	take    func(*ps.Delta) error
+	current func([]ps.ShardID)
+	tasks   sync.WaitGroup
+	nodes   map[string]*followedNode // by address
 }
 
 // target is what is followed of a shard: another fence is another history.
@@ -172,7 +188,7 @@ func (n *followedNode) stream(ctx context.Context, aim *target) error {
 	if err != nil {
 		return err
 	}
-	r := receiver{followedNode: n, begun: make(map[ps.ShardID]bool), lost: make(chan ps.ShardID, ps.ShardsMax)}
+	r := receiver{followedNode: n, begun: make(map[ps.ShardID]bool), whole: make(map[ps.ShardID]bool), lost: make(chan ps.ShardID, ps.ShardsMax)}
 	var received error
 	ended := make(chan struct{})
 	go func() {
@@ -188,7 +204,7 @@ func (n *followedNode) stream(ctx context.Context, aim *target) error {
 		change := difference(begun, *aim)
 		if len(change.Begin)+len(change.End) > 0 {
 			r.begin(change)
-			if err := stream.Send(wire.FollowRequest(n.model, change)); err != nil && !errors.Is(err, io.EOF) {
+			if err := stream.Send(wire.FollowRequest(n.model, n.reading, change)); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
 			begun = maps.Clone(*aim)
@@ -248,6 +264,7 @@ type receiver struct {
 	*followedNode
 	mu    sync.Mutex
 	begun map[ps.ShardID]bool // guarded by mu: whether its base has begun to come; not there if it is not followed
+	whole map[ps.ShardID]bool // guarded by mu: those whose base has come
 	lost  chan ps.ShardID     // room for all of them
 }
 
@@ -257,9 +274,11 @@ func (r *receiver) begin(c ps.FollowChange) {
 	defer r.mu.Unlock()
 	for _, s := range c.Begin {
 		r.begun[s] = false
+		delete(r.whole, s)
 	}
 	for _, s := range c.End {
 		delete(r.begun, s)
+		delete(r.whole, s)
 	}
 }
 
@@ -275,6 +294,9 @@ func (r *receiver) expected(d *ps.Delta) bool {
 	if d.Since == 0 && d.Part == 0 {
 		r.begun[d.Shard], begun = true, true
 	}
+	if begun && !d.More {
+		r.whole[d.Shard] = true
+	}
 	return begun
 }
 
@@ -283,11 +305,19 @@ func (r *receiver) lose(s ps.ShardID, err error) {
 	r.mu.Lock()
 	_, followed := r.begun[s]
 	delete(r.begun, s)
+	delete(r.whole, s)
 	r.mu.Unlock()
 	if followed {
 		r.client.config.Logger.Debug("a shard is followed anew", "node", r.address, "model", r.model, "shard", s, "error", err)
 		r.lost <- s
 	}
+}
+
+// followed returns the shards that are followed and whose base has come.
+func (r *receiver) followed() []ps.ShardID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.whole))
 }
 
 func (r *receiver) receive(stream grpc.BidiStreamingClient[psv1.FollowRequest, psv1.FollowResponse]) error {
@@ -307,6 +337,9 @@ func (r *receiver) receive(stream grpc.BidiStreamingClient[psv1.FollowRequest, p
 		}
 		for _, l := range news.Lost {
 			r.lose(l.Shard, l.Err)
+		}
+		if len(news.Deltas)+len(news.Lost) == 0 {
+			r.current(r.followed())
 		}
 	}
 }

@@ -30,11 +30,11 @@ func read(t *testing.T, l *delta.Follower) (seqs []uint64, err error) {
 }
 
 func TestAFollowerReadsWhatIsPublishedAfterItHasBegun(t *testing.T) {
-	feed, wake := delta.NewFeed(1000), make(chan struct{}, 1)
+	feed, wake := delta.NewFeed(ps.Layout{}, 1000), make(chan struct{}, 1)
 	feed.Publish(of(1, 10))
-	first := feed.Follow(wake)
+	first := feed.Follow(ps.Reading{}, wake)
 	feed.Publish(of(2, 10))
-	second := feed.Follow(wake)
+	second := feed.Follow(ps.Reading{}, wake)
 	feed.Publish(of(3, 10))
 	select {
 	case <-wake:
@@ -53,8 +53,8 @@ func TestAFollowerReadsWhatIsPublishedAfterItHasBegun(t *testing.T) {
 }
 
 func TestASlowFollowerIsCutOffAloneAndNobodyWaits(t *testing.T) {
-	feed := delta.NewFeed(100)
-	slow, quick := feed.Follow(make(chan struct{}, 1)), feed.Follow(make(chan struct{}, 1))
+	feed := delta.NewFeed(ps.Layout{}, 100)
+	slow, quick := feed.Follow(ps.Reading{}, make(chan struct{}, 1)), feed.Follow(ps.Reading{}, make(chan struct{}, 1))
 	for seq := range uint64(50) {
 		feed.Publish(of(seq+1, 30))
 		if got, err := read(t, quick); len(got) != 1 || err != nil {
@@ -77,8 +77,8 @@ func TestASlowFollowerIsCutOffAloneAndNobodyWaits(t *testing.T) {
 }
 
 func TestTheEndOfAFeedReachesItsFollowers(t *testing.T) {
-	feed, wake := delta.NewFeed(100), make(chan struct{}, 1)
-	l := feed.Follow(wake)
+	feed, wake := delta.NewFeed(ps.Layout{}, 100), make(chan struct{}, 1)
+	l := feed.Follow(ps.Reading{}, wake)
 	feed.Close()
 	<-wake
 	if _, err := l.Next(); !errors.Is(err, delta.ErrCutOff) {
@@ -90,12 +90,12 @@ func TestTheEndOfAFeedReachesItsFollowers(t *testing.T) {
 // published, each in a goroutine of its own.
 func TestEveryFollowerReadsEveryDeltaInOrder(t *testing.T) {
 	const last = 2000
-	feed := delta.NewFeed(1 << 30)
+	feed := delta.NewFeed(ps.Layout{}, 1<<30)
 	var followers sync.WaitGroup
 	for seq := uint64(1); seq <= last; seq++ {
 		if seq%100 == 1 {
 			wake := make(chan struct{}, 1)
-			l, next := feed.Follow(wake), seq
+			l, next := feed.Follow(ps.Reading{}, wake), seq
 			followers.Go(func() {
 				defer l.Close()
 				for next <= last {

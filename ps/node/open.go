@@ -36,6 +36,8 @@ type opened struct {
 	turn chan struct{}
 	// promoted: it was a copy before.
 	promoted bool
+	// lineage is that of the epoch that was committed when the shard was opened.
+	lineage uint64
 }
 
 // newOpened returns a shard that descends from the given files.
@@ -122,6 +124,7 @@ func (n *Node) openModel(ctx context.Context, name string, list []opening) (left
 		loads.Go(func() error {
 			loaded, loadErr := n.load(ctx, o, source)
 			if loadErr == nil {
+				loaded.lineage = epoch.Lineage
 				loadErr = n.install(ctx, o, loaded)
 			}
 			mu.Lock()
@@ -176,9 +179,9 @@ func (s *epochSource) manifest(ctx context.Context, r checkpoint.Retained) (chec
 }
 
 // load returns the copy that was kept of a shard, if it may be promoted, else the shard
-// as the newest epoch of the lineage has it that can be read whole. A damaged file makes this shard alone fall back to an older epoch, and at
-// last to nothing: it is then taught more of the stream again. What cannot be read
-// just now is an error.
+// as the newest epoch of the lineage has it that can be read whole. A damaged file makes
+// this shard alone fall back to an older epoch, and at last to nothing: it is then taught
+// more of the stream again. What cannot be read just now is an error.
 func (n *Node) load(ctx context.Context, o opening, source *epochSource) (*opened, error) {
 	if promoted, err := n.promote(ctx, o, source); promoted != nil || err != nil {
 		return promoted, err

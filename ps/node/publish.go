@@ -23,6 +23,8 @@ const (
 	// behindBytesMin is how far a follower may be behind before it is cut off, or the
 	// size of the shard if that is more: a base would cost it less then.
 	behindBytesMin = 8 << 20
+	// currentEvery is how often a reader is told that it has all there is.
+	currentEvery = 100 * time.Millisecond
 	// baseAgain is how long a base waits for a snapshot that is under way.
 	baseAgain = 10 * time.Millisecond
 )
@@ -35,7 +37,13 @@ func (o *opened) publish() {
 		o.feed = nil
 		return
 	}
+	o.publishDelta()
+}
+
+// publishDelta publishes what has changed, if anything has.
+func (o *opened) publishDelta() {
 	if d := o.Delta(); d != nil {
+		d.Lineage = o.lineage
 		o.feed.Publish(d)
 	}
 }
@@ -55,30 +63,31 @@ func (s *stripe) publishAllLocked() bool {
 }
 
 // follow begins a base of a shard and follows it from the base's boundary on.
-func (s *stripe) follow(held *opened, wake chan<- struct{}) (*shard.Snapshot, *delta.Follower, error) {
+func (s *stripe) follow(held *opened, reading ps.Reading, layout ps.Layout, wake chan<- struct{}) (*shard.Snapshot, *delta.Follower, error) {
 	snapshot, err := held.Snapshot(0)
 	if err != nil {
 		return nil, nil, err
 	}
 	if held.feed == nil {
-		held.feed = delta.NewFeed(max(behindBytesMin, held.SnapshotBytes()))
+		held.feed = delta.NewFeed(layout, max(behindBytesMin, held.SnapshotBytes()))
 		held.Record()
-	} else if d := held.Delta(); d != nil { // up to the boundary
-		held.feed.Publish(d)
+	} else {
+		held.publishDelta() // up to the boundary
 	}
 	select {
 	case s.followed <- struct{}{}:
 	default:
 	}
-	return snapshot, held.feed.Follow(wake), nil
+	return snapshot, held.feed.Follow(reading, wake), nil
 }
 
 // follower is one call of Follow.
 type follower struct {
-	node  *Node
-	model string
-	send  func(*ps.News) error
-	wake  chan struct{}
+	node    *Node
+	model   string
+	reading ps.Reading
+	send    func(*ps.News) error
+	wake    chan struct{}
 
 	waiting []ps.ShardID // for their base
 	base    *baseSending // under way, or nil
@@ -90,6 +99,7 @@ type baseSending struct {
 	shard    ps.ShardID
 	stripe   *stripe
 	held     *opened
+	layout   ps.Layout
 	snapshot *shard.Snapshot
 	feed     *delta.Follower
 	part     int
@@ -97,17 +107,25 @@ type baseSending struct {
 }
 
 // Follow sends news of shards of a model until changes is closed or ctx ends: of each
-// shard that is begun its base, in parts, and then what changes, in order. It returns
-// send's error, and nil otherwise. What is sent is valid until send returns.
+// shard that is begun its base, in parts, and then what changes, in order, all of it as
+// reading wants it. It returns send's error, and nil otherwise. What is sent is valid until
+// send returns. A reader is sent news without anything every currentEvery: it then was sent
+// all that there is of what it follows.
 //
 // A shard that is not owned, or not any more, or whose follower is too slow, is sent as
 // lost; beginning it again is the follower's business.
-func (n *Node) Follow(ctx context.Context, model string, changes <-chan ps.FollowChange, send func(*ps.News) error) error {
+func (n *Node) Follow(ctx context.Context, model string, reading ps.Reading, changes <-chan ps.FollowChange, send func(*ps.News) error) error {
 	if err := n.serving(); err != nil {
 		return err
 	}
-	f := &follower{node: n, model: model, send: send, wake: make(chan struct{}, 1), feeds: make(map[ps.ShardID]*delta.Follower)}
+	f := &follower{node: n, model: model, reading: reading, send: send, wake: make(chan struct{}, 1), feeds: make(map[ps.ShardID]*delta.Follower)}
 	defer f.close(ctx)
+	var current <-chan time.Time
+	if reading != (ps.Reading{}) {
+		ticker := time.NewTicker(currentEvery)
+		defer ticker.Stop()
+		current = ticker.C
+	}
 	for {
 		var again <-chan time.Time // another try at a base
 		if f.base != nil || len(f.waiting) > 0 {
@@ -132,6 +150,13 @@ func (n *Node) Follow(ctx context.Context, model string, changes <-chan ps.Follo
 				return err
 			}
 		case <-again:
+		case <-current:
+			if err := f.sendDeltas(); err != nil {
+				return err
+			}
+			if err := f.send(&ps.News{}); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return nil
 		case <-n.stopped:
@@ -186,7 +211,7 @@ func (f *follower) sendBase(ctx context.Context) (busy bool, err error) {
 	}
 	b := f.base
 	head := b.snapshot.Head()
-	d := &ps.Delta{ShardProgress: head.ShardProgress, Part: b.part, More: true}
+	d := &ps.Delta{ShardProgress: head.ShardProgress, TableRows: head.TableRows, Lineage: b.held.lineage, Part: b.part, More: true}
 	err = b.stripe.do(ctx, func(*stripe) error {
 		block, err := b.snapshot.Read(b.buffer)
 		d.Blocks = []ps.Block{block}
@@ -197,6 +222,11 @@ func (f *follower) sendBase(ctx context.Context) (busy bool, err error) {
 		d.More, d.Blocks = false, nil
 	case err != nil:
 		return false, err
+	}
+	if f.reading != (ps.Reading{}) {
+		if d = delta.Read(b.layout, f.reading, d); d.More && len(d.Blocks) == 0 {
+			return false, nil // of another table
+		}
 	}
 	if b.part++; !d.More {
 		f.feeds[b.shard] = b.feed
@@ -214,13 +244,17 @@ func (f *follower) beginBase(ctx context.Context) (busy bool, err error) {
 		if b.held, err = s.shard(f.model, id); err != nil {
 			return err
 		}
+		b.layout = s.models[f.model].Layout
+		if err := readable(f.model, b.layout, f.reading); err != nil {
+			return err
+		}
 		select {
 		case b.held.turn <- struct{}{}:
 		default:
 			busy = true
 			return nil
 		}
-		if b.snapshot, b.feed, err = s.follow(b.held, f.wake); err != nil {
+		if b.snapshot, b.feed, err = s.follow(b.held, f.reading, b.layout, f.wake); err != nil {
 			<-b.held.turn
 		}
 		return err
@@ -237,6 +271,22 @@ func (f *follower) beginBase(ctx context.Context) (busy bool, err error) {
 	}
 	f.base = b
 	return false, nil
+}
+
+// readable wraps ps.ErrModelMismatch if a reader would not understand rows of the layout.
+func readable(model string, layout ps.Layout, r ps.Reading) error {
+	if r == (ps.Reading{}) {
+		return nil
+	}
+	if hash := layout.Hash(); hash != r.Layout {
+		return fmt.Errorf("model %q has layout %016x, the reader's is %016x: %w", model, hash, r.Layout, ps.ErrModelMismatch)
+	}
+	for id := ps.TableID(len(layout.Tables)); id < ps.TablesMax; id++ {
+		if r.Tables.Has(id) {
+			return fmt.Errorf("model %q has %d tables, the reader wants table %d: %w", model, len(layout.Tables), id, ps.ErrModelMismatch)
+		}
+	}
+	return nil
 }
 
 // endBase lets go of the base that is sent. The snapshot is given up even if ctx has

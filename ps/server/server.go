@@ -28,7 +28,7 @@ type Shards interface {
 	Push(ctx context.Context, u *ps.Update) ([]ps.Answer, error)
 	Applied(ctx context.Context, model string, shards []ps.ShardID) ([]ps.ShardProgress, error)
 	TakeSnapshots(ctx context.Context, model, bucket string, wants []checkpoint.Want, done func(checkpoint.Taken) error) error
-	Follow(ctx context.Context, model string, changes <-chan ps.FollowChange, send func(*ps.News) error) error
+	Follow(ctx context.Context, model string, reading ps.Reading, changes <-chan ps.FollowChange, send func(*ps.News) error) error
 }
 
 // Routes gives the shard map: the current one first, then newer ones. Its channel
@@ -167,6 +167,10 @@ func (c *copies) Follow(stream grpc.BidiStreamingServer[psv1.FollowRequest, psv1
 	if err != nil {
 		return err
 	}
+	reading, err := wire.Reading(first)
+	if err != nil {
+		return wire.ToStatus(err)
+	}
 	changes := make(chan ps.FollowChange, 1)
 	changes <- wire.FollowChange(first)
 	go func() { // until the follower hangs up, or this call has returned
@@ -183,7 +187,7 @@ func (c *copies) Follow(stream grpc.BidiStreamingServer[psv1.FollowRequest, psv1
 			}
 		}
 	}()
-	return wire.ToStatus(c.shards.Follow(stream.Context(), first.GetModel(), changes, func(n *ps.News) error {
+	return wire.ToStatus(c.shards.Follow(stream.Context(), first.GetModel(), reading, changes, func(n *ps.News) error {
 		return stream.Send(wire.FollowResponse(n))
 	}))
 }

@@ -38,7 +38,7 @@ func (s *Shard) Delta() *ps.Delta {
 	if !s.recording || s.seq == s.since {
 		return nil
 	}
-	d := &ps.Delta{Since: s.since, ShardProgress: s.Progress()}
+	d := &ps.Delta{Since: s.since, ShardProgress: s.Progress(), TableRows: s.TableRows()}
 	for i, t := range s.tables {
 		if n := t.Changed(); n > 0 {
 			rows := t.TakeChanged(make([]byte, 0, n*t.Stride()))
@@ -47,6 +47,15 @@ func (s *Shard) Delta() *ps.Delta {
 	}
 	s.since = s.seq
 	return d
+}
+
+// TableRows counts the stored rows by table.
+func (s *Shard) TableRows() []int {
+	rows := make([]int, len(s.tables))
+	for i, t := range s.tables {
+		rows[i] = t.Len()
+	}
+	return rows
 }
 
 // Take stores a part of a delta, as Begin and Rows do with a snapshot: the first has to

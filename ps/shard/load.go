@@ -153,6 +153,18 @@ func (l *Loader) finish() error {
 	return nil
 }
 
+// Gather reads rows of what is loaded, as Shard.Gather does. It wraps ps.ErrInvalid once
+// Shard was called.
+func (l *Loader) Gather(id ps.TableID, keys []ps.Key, dst []byte) error {
+	if l.shard == nil {
+		return l.err
+	}
+	return l.shard.Gather(id, keys, dst, nil)
+}
+
+// Bytes returns the memory of what is loaded.
+func (l *Loader) Bytes() int { return l.shard.Bytes() }
+
 // complete reports that the latest snapshot had not all rows that it should.
 func (l *Loader) complete() error {
 	rows := uint64(0)

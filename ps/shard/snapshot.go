@@ -22,6 +22,8 @@ type Head struct {
 	// applied before, and is in rows and offsets, or after, and is in neither.
 	// Rows counts all stored rows then, also those that are not in an increment.
 	ps.ShardProgress
+	// TableRows counts them by table. It is not needed to load a snapshot.
+	TableRows []int
 }
 
 // Snapshot reads a shard as it was at one boundary between two pushes, while
@@ -55,7 +57,7 @@ func (s *Shard) Snapshot(since uint64) (*Snapshot, error) {
 	}
 	sn := &Snapshot{
 		shard:  s,
-		head:   Head{Since: since, ShardProgress: s.Progress()},
+		head:   Head{Since: since, ShardProgress: s.Progress(), TableRows: s.TableRows()},
 		tables: make([]*table.Snapshot, len(s.tables)),
 	}
 	for i, t := range s.tables {

@@ -238,8 +238,39 @@ func progress(m *psv1.ShardProgress) ps.ShardProgress {
 }
 
 // FollowRequest returns a change of what is followed as a message.
-func FollowRequest(model string, c ps.FollowChange) *psv1.FollowRequest {
-	return &psv1.FollowRequest{Model: model, Begin: shardNumbers(c.Begin), End: shardNumbers(c.End)}
+func FollowRequest(model string, r ps.Reading, c ps.FollowChange) *psv1.FollowRequest {
+	req := &psv1.FollowRequest{
+		Model: model, Reading: r != ps.Reading{}, Layout: r.Layout, Encoding: psv1.Encoding(r.Encoding),
+		Begin: shardNumbers(c.Begin), End: shardNumbers(c.End),
+	}
+	for id := range ps.TableID(ps.TablesMax) {
+		if r.Tables.Has(id) {
+			req.Tables = append(req.Tables, uint32(id))
+		}
+	}
+	return req
+}
+
+// Reading returns what a follower's first message says that it reads. It wraps
+// ps.ErrInvalid.
+func Reading(req *psv1.FollowRequest) (ps.Reading, error) {
+	if !req.GetReading() {
+		return ps.Reading{}, nil
+	}
+	r := ps.Reading{Layout: req.GetLayout(), Encoding: ps.Encoding(req.GetEncoding())}
+	if e := req.GetEncoding(); e < 0 || e > psv1.Encoding(ps.Int8) {
+		return ps.Reading{}, fmt.Errorf("encoding %d of a reader: want at most %d: %w", e, ps.Int8, ps.ErrInvalid)
+	}
+	if r.Layout == 0 {
+		return ps.Reading{}, fmt.Errorf("a reader has to say by which layout it reads: %w", ps.ErrInvalid)
+	}
+	for _, id := range req.GetTables() {
+		if id >= ps.TablesMax {
+			return ps.Reading{}, fmt.Errorf("table %d of a reader: want one below %d: %w", id, ps.TablesMax, ps.ErrInvalid)
+		}
+		r.Tables.Add(ps.TableID(id))
+	}
+	return r, nil
 }
 
 // FollowChange returns the change that a message asks for.
@@ -252,7 +283,7 @@ func FollowResponse(n *ps.News) *psv1.FollowResponse {
 	resp := &psv1.FollowResponse{Deltas: make([]*psv1.Delta, len(n.Deltas)), Lost: make([]*psv1.LostShard, len(n.Lost))}
 	for i, d := range n.Deltas {
 		m := &psv1.Delta{
-			Progress: progressMessage(&d.ShardProgress), Since: d.Since, Part: uint32(d.Part), More: d.More,
+			Progress: progressMessage(&d.ShardProgress), Since: d.Since, Part: uint32(d.Part), More: d.More, Lineage: d.Lineage,
 			Blocks: make([]*psv1.Block, len(d.Blocks)),
 		}
 		for k, b := range d.Blocks {
@@ -271,7 +302,7 @@ func News(resp *psv1.FollowResponse) *ps.News {
 	n := &ps.News{Deltas: make([]*ps.Delta, len(resp.GetDeltas())), Lost: make([]ps.Lost, len(resp.GetLost()))}
 	for i, m := range resp.GetDeltas() {
 		d := &ps.Delta{
-			ShardProgress: progress(m.GetProgress()), Since: m.GetSince(), Part: int(m.GetPart()), More: m.GetMore(),
+			ShardProgress: progress(m.GetProgress()), Since: m.GetSince(), Part: int(m.GetPart()), More: m.GetMore(), Lineage: m.GetLineage(),
 			Blocks: make([]ps.Block, len(m.GetBlocks())),
 		}
 		for k, b := range m.GetBlocks() {

@@ -226,13 +226,26 @@ func roundTrip[M proto.Message](t *testing.T, from, to M) M {
 
 func TestNewsAndChangesSurviveTheNetwork(t *testing.T) {
 	change := ps.FollowChange{Begin: []ps.ShardID{1, 5}, End: []ps.ShardID{2}}
-	req := roundTrip(t, wire.FollowRequest("shop", change), &psv1.FollowRequest{})
+	req := roundTrip(t, wire.FollowRequest("shop", ps.Reading{}, change), &psv1.FollowRequest{})
 	if diff := cmp.Diff(change, wire.FollowChange(req)); diff != "" || req.GetModel() != "shop" {
 		t.Errorf("model %q (-sent +got):\n%s", req.GetModel(), diff)
 	}
+	reading := ps.Reading{Layout: 6, Encoding: ps.Int8}
+	reading.Tables.Add(3)
+	req = roundTrip(t, wire.FollowRequest("shop", reading, change), &psv1.FollowRequest{})
+	if got, err := wire.Reading(req); err != nil || got != reading {
+		t.Errorf("reading %+v (%v), want %+v", got, err, reading)
+	}
+	for name, bad := range map[string]*psv1.FollowRequest{
+		"no layout": {Reading: true}, "an unknown encoding": {Reading: true, Layout: 1, Encoding: 9}, "a table beyond all": {Reading: true, Layout: 1, Tables: []uint32{1 << 20}},
+	} {
+		if _, err := wire.Reading(bad); !errors.Is(err, ps.ErrInvalid) {
+			t.Errorf("%s: %v, want %v", name, err, ps.ErrInvalid)
+		}
+	}
 	news := &ps.News{
 		Deltas: []*ps.Delta{{
-			Since: 4, Part: 2, More: true,
+			Since: 4, Part: 2, More: true, Lineage: 8,
 			ShardProgress: ps.ShardProgress{Shard: 5, Fence: 3, Seq: 9, Rows: 7, Partitions: []ps.Progress{
 				{Applied: 8, Trained: 1, Held: 2, Skipped: 3, Fingerprint: ps.Fingerprint{Count: 6, Sum: 7, Xor: 8}, EventTime: 9},
 			}},

@@ -76,12 +76,12 @@ func (n *node) feed(t *task, id ps.ShardID, to string) error {
 		return err
 	}
 	if h.feed == nil {
-		h.feed = delta.NewFeed(64 << 10)
+		h.feed = delta.NewFeed(ps.Layout{}, 64<<10)
 		h.shard.Record()
 	} else if d := h.shard.Delta(); d != nil {
 		h.feed.Publish(d)
 	}
-	follower := h.feed.Follow(make(chan struct{}, 1))
+	follower := h.feed.Follow(ps.Reading{}, make(chan struct{}, 1))
 	defer follower.Close()
 	if err := n.sendBase(t, h, snapshot, to); err != nil {
 		return err

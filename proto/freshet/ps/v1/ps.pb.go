@@ -1778,6 +1778,7 @@ func (x *FollowRequest) GetEnd() []uint32 {
 	return nil
 }
 
+// FollowResponse without anything says that there is nothing newer of what is followed.
 type FollowResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Deltas        []*Delta               `protobuf:"bytes,1,rep,name=deltas,proto3" json:"deltas,omitempty"`
@@ -1839,9 +1840,12 @@ type Delta struct {
 	// 0 for a base.
 	Since uint64 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
 	// Parts of one delta are numbered from 0.
-	Part          uint32   `protobuf:"varint,3,opt,name=part,proto3" json:"part,omitempty"`
-	More          bool     `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
-	Blocks        []*Block `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Part   uint32   `protobuf:"varint,3,opt,name=part,proto3" json:"part,omitempty"`
+	More   bool     `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	Blocks []*Block `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// What is applied in one lineage is not compared with another: it changes when the
+	// model is set back to an older epoch.
+	Lineage       uint64 `protobuf:"varint,6,opt,name=lineage,proto3" json:"lineage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1909,6 +1913,13 @@ func (x *Delta) GetBlocks() []*Block {
 		return x.Blocks
 	}
 	return nil
+}
+
+func (x *Delta) GetLineage() uint64 {
+	if x != nil {
+		return x.Lineage
+	}
+	return 0
 }
 
 type Block struct {
@@ -2336,13 +2347,14 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x03(\rR\x03end\"l\n" +
 	"\x0eFollowResponse\x12,\n" +
 	"\x06deltas\x18\x01 \x03(\v2\x14.freshet.ps.v1.DeltaR\x06deltas\x12,\n" +
-	"\x04lost\x18\x02 \x03(\v2\x18.freshet.ps.v1.LostShardR\x04lost\"\xad\x01\n" +
+	"\x04lost\x18\x02 \x03(\v2\x18.freshet.ps.v1.LostShardR\x04lost\"\xc7\x01\n" +
 	"\x05Delta\x128\n" +
 	"\bprogress\x18\x01 \x01(\v2\x1c.freshet.ps.v1.ShardProgressR\bprogress\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x12\n" +
 	"\x04part\x18\x03 \x01(\rR\x04part\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12,\n" +
-	"\x06blocks\x18\x05 \x03(\v2\x14.freshet.ps.v1.BlockR\x06blocks\"I\n" +
+	"\x06blocks\x18\x05 \x03(\v2\x14.freshet.ps.v1.BlockR\x06blocks\x12\x18\n" +
+	"\alineage\x18\x06 \x01(\x04R\alineage\"I\n" +
 	"\x05Block\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\rR\x05table\x12\x16\n" +
 	"\x06stride\x18\x02 \x01(\rR\x06stride\x12\x12\n" +
