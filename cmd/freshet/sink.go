@@ -60,8 +60,11 @@ A value is the row's weights as little-endian float32, or as a list of JSON.
 How far each shard is stands in the hash of --positions, so that after a restart
 shards that have not changed are not written again. A shard that has is written
 from its base: rows are absolute, and writing one twice does no harm. Delete the
-hash to have all written again. One sink at a time per template and hash; one
-server, no Redis Cluster. While Redis is away, the sink waits for it.`,
+hash to have all written again.
+
+While Redis is away, the sink waits for it; if it comes back empty, all is
+written again. One server, no Redis Cluster. Of two sinks with the same hash,
+the first ends.`,
 		Example: `  freshet sink redis --redis 127.0.0.1:6379 --key '{model}:{table}:{key}'
 
   # Once, as JSON, one table; the address may come from FRESHET_REDIS:

@@ -15,7 +15,9 @@
 //     or newer ones.
 //  2. Of a shard, rows are written in the order of (fence, seq); what a former owner sends
 //     after its successor has begun is not written.
-//  3. What is held in memory is bounded, however slow the target is: the shards' owners
+//  3. A target that has lost what was written, as a Redis without persistence that was
+//     restarted, is written from the bases again.
+//  4. What is held in memory is bounded, however slow the target is: the shards' owners
 //     then cut the sink off, and it begins again with their bases.
 package sink
 
@@ -42,6 +44,10 @@ type Source interface {
 	Follow(ctx context.Context, take func(*ps.Delta) error) error
 }
 
+// ErrLost says that a target is not where the sink has left it: it was emptied, or set
+// back to an older state.
+var ErrLost = errors.New("what was written is lost")
+
 // Target is where rows are written. One goroutine calls it.
 type Target interface {
 	// Positions returns what was written by an earlier sink of the same rows in the same
@@ -49,7 +55,8 @@ type Target interface {
 	Positions(ctx context.Context) (map[ps.ShardID]Position, error)
 	// Write stores all of the batch's rows, later ones over earlier ones, and only then
 	// its positions. An error that wraps ps.ErrUnavailable passes: Write is called again
-	// with the same batch. Any other ends the sink.
+	// with the same batch. After one that wraps ErrLost the sink begins anew, with
+	// Positions. Any other ends the sink.
 	Write(ctx context.Context, b *Batch) error
 }
 
@@ -160,6 +167,13 @@ type work struct {
 // returns the target's error if that does not pass.
 func (s *Sink) Run(ctx context.Context) error {
 	err := s.run(ctx)
+	for errors.Is(err, ErrLost) && ctx.Err() == nil {
+		s.config.Logger.Warn("the sink begins anew", "because", err)
+		s.mu.Lock()
+		clear(s.shards)
+		s.mu.Unlock()
+		err = s.run(ctx)
+	}
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		if s.config.Once && !s.done() {
 			return ctx.Err()

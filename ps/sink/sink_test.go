@@ -190,6 +190,45 @@ func TestAnErrorThatDoesNotPassEndsTheSink(t *testing.T) {
 	}
 }
 
+func TestATargetThatHasLostItsRowsIsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, lives := newMemory(), 0
+		var wiped atomic.Bool
+		m.fails = func() error {
+			if !wiped.Swap(false) {
+				return nil
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			clear(m.rows)
+			clear(m.positions)
+			return fmt.Errorf("empty: %w", sink.ErrLost)
+		}
+		s := newSink(t, source(func(ctx context.Context, take func(*ps.Delta) error) error {
+			lives++
+			for _, d := range []*ps.Delta{part(0, 1, 0, 5, rows{1: 10, 2: 20}), part(1, 1, 0, 3, rows{3: 30})} {
+				if err := take(d); err != nil {
+					t.Error(err)
+				}
+			}
+			time.Sleep(time.Second)
+			wiped.Store(lives == 1)
+			if err := take(part(0, 1, 5, 6, rows{1: 11})); err != nil {
+				t.Error(err)
+			}
+			<-ctx.Done()
+			return nil
+		}), m, nil)
+		stop := start(t, s)
+		defer stop()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if want := (rows{1: 11, 2: 20, 3: 30}); !m.has(want) || m.seq(0) != 6 || m.seq(1) != 3 || lives != 2 {
+			t.Errorf("after %d lives the target has %v at seq %d and %d, want %v at 6 and 3 after 2", lives, m.rows, m.seq(0), m.seq(1), want)
+		}
+	})
+}
+
 func TestOnceThatWasInterruptedIsNotDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

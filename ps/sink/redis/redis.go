@@ -5,6 +5,9 @@
 // is, and in which form its rows were written. Rows that are there are set, never
 // deleted, and get no expiry.
 //
+// Redis may be emptied or set back at any time, as where it does not persist: a mark in that
+// hash shows it, and the sink begins anew. It shows a second sink as well.
+//
 // The one idea to keep in mind: rows are set first, and positions when Redis has
 // confirmed all of them. Nothing is in a transaction, so no large one ever holds other
 // clients up; what a crash leaves half written is written again.
@@ -15,6 +18,7 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,9 +67,16 @@ type Target struct {
 	at     string // key of the positions
 	form   string
 
+	// Of mark: who writes, and how often it has written positions.
+	name   string
+	writes uint64
+
 	keys   []byte // of the commands of one Write
 	values []byte
 }
+
+// mark is the value of markField as this target has left it.
+func (t *Target) mark() string { return fmt.Sprintf("%s %d", t.name, t.writes) }
 
 // New returns a target; its first call connects. It wraps ps.ErrInvalid, naming what is
 // wrong.
@@ -74,7 +85,7 @@ func New(config Config) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{config: config}
+	t := &Target{config: config, name: rand.Text()}
 	if t.row, err = ParseTemplate(config.Key); err != nil {
 		return nil, err
 	}
@@ -137,9 +148,13 @@ func formOf(c Config) (string, error) {
 	return string(doc), err
 }
 
-// formField is the field of the positions' hash that says their form; the others are
-// numbers of shards.
-const formField = "form"
+// Fields of the positions' hash; the others are numbers of shards.
+const (
+	formField = "form" // of the rows
+	// markField changes with every write of positions. If it is not what was written last,
+	// Redis was emptied or set back to an older state, or somebody else writes.
+	markField = "sink"
+)
 
 // PositionsKey returns the key of the positions, whose deletion makes the next sink write
 // every row.
@@ -154,17 +169,22 @@ func (t *Target) Positions(ctx context.Context) (map[ps.ShardID]sink.Position, e
 	if err != nil {
 		return nil, t.failed("read "+t.at, err)
 	}
-	if fields[formField] != t.form {
-		_, err := t.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+	t.writes = 0
+	known := fields[formField] == t.form
+	_, err = t.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		if !known {
 			p.Del(ctx, t.at)
-			p.HSet(ctx, t.at, formField, t.form)
-			return nil
-		})
-		if err != nil {
-			return nil, t.failed("begin "+t.at, err)
 		}
+		p.HSet(ctx, t.at, formField, t.form, markField, t.mark())
+		return nil
+	})
+	if err != nil {
+		return nil, t.failed("begin "+t.at, err)
+	}
+	if !known {
 		return nil, nil
 	}
+	delete(fields, markField)
 	delete(fields, formField)
 	positions := make(map[ps.ShardID]sink.Position, len(fields))
 	for field, value := range fields {
@@ -185,12 +205,13 @@ func (t *Target) Positions(ctx context.Context) (map[ps.ShardID]sink.Position, e
 // Write is what sink.Target says.
 func (t *Target) Write(ctx context.Context, b *sink.Batch) error {
 	if err := t.writeRows(ctx, b); err != nil {
-		return t.failed("write rows", err)
+		return err
 	}
 	if len(b.Positions) == 0 {
 		return nil
 	}
-	fields := make([]any, 0, 2*len(b.Positions))
+	t.writes++ // also if it fails: it may have been done
+	fields := append(make([]any, 0, 2*len(b.Positions)+2), markField, t.mark())
 	for shard, at := range b.Positions {
 		doc, err := json.Marshal(at)
 		if err != nil {
@@ -204,10 +225,12 @@ func (t *Target) Write(ctx context.Context, b *sink.Batch) error {
 	return nil
 }
 
-// writeRows sets the batch's rows and waits until Redis has confirmed all of them.
+// writeRows sets the batch's rows and waits until Redis has confirmed all of them, and
+// that it is where it was left.
 func (t *Target) writeRows(ctx context.Context, b *sink.Batch) error {
 	t.keys, t.values = t.keys[:0], t.values[:0]
 	pipeline := t.client.Pipeline()
+	found := pipeline.HGet(ctx, t.at, markField)
 	var set []any
 	size := 0
 	end := func() {
@@ -231,11 +254,23 @@ func (t *Target) writeRows(ctx context.Context, b *sink.Batch) error {
 		}
 	}
 	end()
-	if pipeline.Len() == 0 {
-		return nil
+	if _, err := pipeline.Exec(ctx); err != nil && !errors.Is(err, goredis.Nil) {
+		return t.failed("write rows", err)
 	}
-	_, err := pipeline.Exec(ctx)
-	return err
+	return t.left(found.Val())
+}
+
+// left reports a mark that is not the one which was written last.
+func (t *Target) left(mark string) error {
+	name, _, _ := strings.Cut(mark, " ")
+	switch {
+	case mark == t.mark():
+		return nil
+	case mark == "" || name == t.name:
+		return fmt.Errorf("the mark in %s of Redis at %s is %q, not %q: %w", t.at, t.client.Options().Addr, mark, t.mark(), sink.ErrLost)
+	}
+	return fmt.Errorf("another sink writes to %s of Redis at %s, or Redis was set back to before this one: stop one of them, or start this one again: %w",
+		t.at, t.client.Options().Addr, ps.ErrConflict)
 }
 
 // passing are the beginnings of replies that another try may not get.

@@ -197,6 +197,121 @@ func TestPositionsCountForRowsOfTheirFormOnly(t *testing.T) {
 	}
 }
 
+// follower brings a base at once and a delta whenever it is told to.
+type follower struct {
+	more  chan *ps.Delta
+	bases chan struct{}
+}
+
+func (f follower) Follow(ctx context.Context, take func(*ps.Delta) error) error {
+	if err := take(base(3, row(1, 1), row(2, 2, 2, 2))); err != nil {
+		return err
+	}
+	f.bases <- struct{}{}
+	for {
+		select {
+		case d := <-f.more:
+			if err := take(d); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// begun waits until it is followed from the base.
+func (f follower) begun(t *testing.T) {
+	t.Helper()
+	select {
+	case <-f.bases:
+	case <-time.After(20 * time.Second):
+		t.Fatal("waited in vain for the sink to begin with the base")
+	}
+}
+
+func TestARedisThatWasEmptiedIsWrittenFromTheBaseAgain(t *testing.T) {
+	for name, empty := range map[string]func(*server){
+		"by a command":                         func(s *server) { s.FlushAll(context.Background()) },
+		"by a restart that nobody has noticed": func(s *server) { s.stop(); s.start() },
+		"by being set back to before the base": func(s *server) {
+			ctx := context.Background()
+			name, _, _ := strings.Cut(s.HGet(ctx, "freshet:sink:shop", "sink").Val(), " ")
+			s.Del(ctx, "shop:linear:1")
+			s.HDel(ctx, "freshet:sink:shop", "0")
+			s.HSet(ctx, "freshet:sink:shop", "sink", name+" 0")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := newServer(t)
+			c := server.config()
+			f := follower{make(chan *ps.Delta), make(chan struct{})}
+			s, err := sink.New(sink.Config{
+				Source: f, Target: newTarget(t, c), Model: c.Model, Tables: c.Tables, Shards: c.Shards, Logger: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }()
+			f.begun(t)
+			await(t, "the base is written", func() bool { return s.Figures().Shards == 1 })
+			empty(server)
+			delta := base(4, nil, row(2, 3, 3, 3))
+			delta.Since = 3
+			f.more <- delta
+			f.begun(t) // anew
+			await(t, "the base is written again", func() bool { return server.Exists(ctx, "shop:linear:1", "shop:factors:2").Val() == 2 })
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestTheFirstOfTwoSinksEnds(t *testing.T) {
+	server := newServer(t)
+	c := server.config()
+	f := follower{make(chan *ps.Delta), make(chan struct{})}
+	s, err := sink.New(sink.Config{
+		Source: f, Target: newTarget(t, c), Model: c.Model, Tables: c.Tables, Shards: c.Shards, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(t.Context()) }()
+	f.begun(t)
+	await(t, "the base is written", func() bool { return s.Figures().Shards == 1 })
+	if _, err := write(t, c, base(3, row(1, 1), row(2, 2, 2, 2))); err != nil {
+		t.Fatal(err)
+	}
+	delta := base(4, row(1, 5), nil)
+	delta.Since = 3
+	f.more <- delta
+	select {
+	case err := <-ended:
+		if !errors.Is(err, ps.ErrConflict) || !strings.Contains(err.Error(), "another sink") {
+			t.Errorf("the first sink ended with %v, want ErrConflict and that there is another", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the first sink goes on")
+	}
+}
+
+// await waits until what is said is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for ticks := time.NewTicker(5 * time.Millisecond); !so(); <-ticks.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
 func TestWhatPassesIsUnavailableAndNothingElseIs(t *testing.T) {
 	server := newServer(t)
 	c := server.config()
