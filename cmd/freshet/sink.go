@@ -103,7 +103,7 @@ func runSinkRedis(ctx context.Context, t *terminal, f redisFlags) error {
 		return err
 	}
 	defer c.Close()
-	tables, err := weightTables(c.model.Model, f.tables)
+	tables, err := chosenTables(c.model.Model, f.tables, false)
 	if err != nil {
 		return err
 	}
@@ -138,9 +138,9 @@ func runSinkRedis(ctx context.Context, t *terminal, f redisFlags) error {
 	return t.result(report, func(w io.Writer) { report.print(w, target.PositionsKey()) })
 }
 
-// weightTables returns the tables of the given names, or all with weights if there are no
-// names.
-func weightTables(model ps.Model, names []string) ([]ps.TableID, error) {
+// chosenTables returns the tables of the given names, or all with weights if there are no
+// names. Only if others may be is a table chosen by name that has none.
+func chosenTables(model ps.Model, names []string, others bool) ([]ps.TableID, error) {
 	var ids []ps.TableID
 	if len(names) == 0 {
 		for i, table := range model.Layout.Tables {
@@ -155,7 +155,7 @@ func weightTables(model ps.Model, names []string) ([]ps.TableID, error) {
 		if !ok {
 			return nil, usageError{fmt.Errorf("--tables: model %s has no table %q, only %s", model.Name, name, tableNames(model.Layout))}
 		}
-		if table.Kind != ps.Float32 {
+		if table.Kind != ps.Float32 && !others {
 			return nil, usageError{fmt.Errorf("--tables: table %s holds %v, no weights", name, table.Kind)}
 		}
 		ids = append(ids, id)
