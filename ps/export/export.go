@@ -2,8 +2,7 @@
 // read: safetensors, NumPy's .npy, or JSON Lines.
 //
 // It reads an epoch as it is at rest and asks no node. Optimizer state is not written, nor
-// is what a row is before its first update: a row that is not there is to be read as its
-// table's initial value or, if rows were pruned, as zeros.
+// is what a row is before its first update: a row that is not there counts as zeros.
 //
 // The one idea to keep in mind: a shard's files are read from the newest to the full one,
 // and a row counts where it is first seen. So rows stream from the bucket to the output,
@@ -79,6 +78,10 @@ type Config struct {
 	Dir string
 	// Progress, if not nil, is told after each shard how many have been read.
 	Progress func(shards int)
+	// Seen, if not nil, is told of every row of a float32 table what its weights were, and
+	// what they are to who reads the files; nil if it was pruned. Both are valid until it
+	// returns.
+	Seen func(table ps.TableID, key ps.Key, before, after []byte)
 }
 
 func (c *Config) validate() error {
@@ -219,39 +222,12 @@ func (c *Config) open(columns []column) (output, error) {
 
 // writeRows writes every row and counts it in d.
 func (c *Config) writeRows(ctx context.Context, out output, columns []column, d *Description) error {
-	position := make(map[ps.TableID]int, len(c.Tables))
+	w := writer{Config: c, out: out, columns: columns, description: d, position: make(map[ps.TableID]int, len(c.Tables))}
 	for i, id := range c.Tables {
-		position[id] = i
+		w.position[id] = i
 	}
-	encoded := make([]byte, 0, ps.WidthMax*8)
 	for i := range c.Manifest.Shards {
-		s := &c.Manifest.Shards[i]
-		err := eachRow(ctx, c.Bucket, c.Model.Layout, s, func(table ps.TableID, key ps.Key, weights []byte) error {
-			at, wanted := position[table]
-			if !wanted {
-				return nil
-			}
-			to, count := columns[at], &d.Tables[at]
-			d.BytesBefore += int64(8 + len(weights))
-			if to.prune || to.encoding != ps.Plain {
-				norm := normOf(weights)
-				if math.IsNaN(norm) || math.IsInf(norm, 0) {
-					return fmt.Errorf("row %d of table %s has a weight that is not finite: write it without encoding and pruning: %w", key, to.Name, ps.ErrInvalid)
-				}
-				if to.prune && norm < c.PruneBelow {
-					count.Pruned++
-					return nil
-				}
-			}
-			count.Rows++
-			if to.encoding == ps.Plain {
-				return out.add(at, key, weights)
-			}
-			encoded = encoded[:to.encoding.RowBytes(to.Table)]
-			quant.Encode(encoded, to.encoding, to.Table, weights)
-			return out.add(at, key, encoded)
-		})
-		if err != nil {
+		if err := eachRow(ctx, c.Bucket, c.Model.Layout, &c.Manifest.Shards[i], w.row); err != nil {
 			return err
 		}
 		if c.Progress != nil {
@@ -260,6 +236,67 @@ func (c *Config) writeRows(ctx context.Context, out output, columns []column, d 
 	}
 	return nil
 }
+
+// writer is what a row goes through.
+type writer struct {
+	*Config
+	out         output
+	columns     []column
+	description *Description
+	position    map[ps.TableID]int // among columns
+	encoded     []byte
+	decoded     []byte
+}
+
+// row encodes and writes a row, or prunes it.
+func (w *writer) row(table ps.TableID, key ps.Key, weights []byte) error {
+	at, wanted := w.position[table]
+	if !wanted {
+		return nil
+	}
+	to, count := w.columns[at], &w.description.Tables[at]
+	w.description.BytesBefore += int64(8 + len(weights))
+	if to.prune || to.encoding != ps.Plain {
+		norm := normOf(weights)
+		if math.IsNaN(norm) || math.IsInf(norm, 0) {
+			return fmt.Errorf("row %d of table %s has a weight that is not finite: write it without encoding and pruning: %w", key, to.Name, ps.ErrInvalid)
+		}
+		if to.prune && norm < w.PruneBelow {
+			count.Pruned++
+			return w.seen(table, to, key, weights, nil)
+		}
+	}
+	count.Rows++
+	encoded := weights
+	if to.encoding != ps.Plain {
+		w.encoded = resize(w.encoded, to.encoding.RowBytes(to.Table))
+		quant.Encode(w.encoded, to.encoding, to.Table, weights)
+		encoded = w.encoded
+	}
+	if err := w.seen(table, to, key, weights, encoded); err != nil {
+		return err
+	}
+	return w.out.add(at, key, encoded)
+}
+
+// seen tells who wants to know of a row.
+func (w *writer) seen(table ps.TableID, c column, key ps.Key, before, encoded []byte) error {
+	if w.Seen == nil || c.Kind != ps.Float32 {
+		return nil
+	}
+	if encoded != nil && c.encoding != ps.Plain {
+		w.decoded = resize(w.decoded, c.RowBytes())
+		if err := quant.Decode(w.decoded, c.encoding, c.Table, encoded); err != nil {
+			return err
+		}
+		encoded = w.decoded
+	}
+	w.Seen(table, key, before, encoded)
+	return nil
+}
+
+// resize returns memory of n bytes, which may be b's.
+func resize(b []byte, n int) []byte { return slices.Grow(b[:0], n)[:n] }
 
 // normOf returns the Euclidean norm of float32 weights.
 func normOf(weights []byte) float64 {

@@ -364,6 +364,17 @@ func TestEveryRowComesOutAsItWasAtTheEpoch(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v", format, encoding), func(t *testing.T) {
 				c := newEpoch(t)
 				c.Format, c.Encoding = format, encoding
+				seen := content{}
+				c.Seen = func(table ps.TableID, key ps.Key, before, after []byte) {
+					name := model.Layout.Tables[table].Name
+					if seen[name] == nil {
+						seen[name] = rows{}
+					}
+					seen[name][key] = elements(t, "<f4", after)
+					if diff := cmp.Diff(want[name][key], elements(t, "<f4", before), cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) < 1e-6 })); diff != "" {
+						t.Errorf("row %d of %s was seen otherwise (-want +got):\n%s", key, name, diff)
+					}
+				}
 				d, err := export.Run(t.Context(), c)
 				if err != nil {
 					t.Fatal(err)
@@ -372,6 +383,9 @@ func TestEveryRowComesOutAsItWasAtTheEpoch(t *testing.T) {
 				for i, table := range model.Layout.Tables {
 					near := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= 1e-12 })
 					if table.Kind == ps.Float32 {
+						if diff := cmp.Diff(got[table.Name], seen[table.Name], cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= 1e-6*math.Abs(a) })); diff != "" {
+							t.Errorf("what is read of %s and what was seen differ (-read +seen):\n%s", table.Name, diff)
+						}
 						for key, weights := range want[table.Name] {
 							greatest := 0.0
 							for _, w := range weights {
@@ -440,9 +454,18 @@ func TestRowsBelowTheNormAreLeftOutButNotThoseOfLayers(t *testing.T) {
 	for _, format := range formats {
 		c := newEpoch(t)
 		c.Format, c.PruneBelow = format, 0.02
+		pruned := 0
+		c.Seen = func(_ ps.TableID, _ ps.Key, _, after []byte) {
+			if after == nil {
+				pruned++
+			}
+		}
 		d, err := export.Run(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if pruned != 2 {
+			t.Errorf("%s: %d rows were seen pruned, want 2", format, pruned)
 		}
 		got := read(t, c)
 		_, small := got["linear"][upper]
