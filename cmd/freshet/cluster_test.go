@@ -234,17 +234,23 @@ evaluation: {window: 1000, holdout: 0.02}
 training: {in_flight: 128, audit_table: true}
 `
 
-// writeClicks writes n events in which some items are clicked more than others.
+// click returns the label and the item of an event of writeClicks: some items are clicked
+// more than others.
+func click(i int) (clicked int, item uint64) {
+	item = ps.Mix(uint64(i)) % 30
+	if ps.Mix(uint64(i)+1e9)%30 < item {
+		clicked = 1
+	}
+	return clicked, item
+}
+
+// writeClicks writes n events.
 func writeClicks(t *testing.T, n int) (path string) {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("user,item,clicked\n")
 	for i := range n {
-		item := ps.Mix(uint64(i)) % 30
-		clicked := 0
-		if ps.Mix(uint64(i)+1e9)%30 < item {
-			clicked = 1
-		}
+		clicked, item := click(i)
 		fmt.Fprintf(&b, "u%d,i%d,%d\n", ps.Mix(uint64(i)+2e9)%2000, item, clicked)
 	}
 	path = filepath.Join(t.TempDir(), "clicks.csv")

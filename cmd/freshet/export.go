@@ -23,6 +23,8 @@ type exportFlags struct {
 	tables             []string
 	prune              float64
 	out                string
+	events, secretFile string
+	limit              int64
 }
 
 func newExport(t *terminal) *cobra.Command {
@@ -44,17 +46,24 @@ row's numbers are multiplied. --prune-below leaves out rows whose Euclidean norm
 is below it, but none of a network's layers: what is not there then counts as
 zeros. A row that was never learned is not there either.
 
+With --events, events with labels are scored by the epoch's weights and by those
+that were written, and both AUCs are reported.
+
 export.json describes the files. It is written last.`,
 		Example: `  freshet export --out weights
   freshet export --epoch 12 --format npy --encoding int8 --prune-below 0.01 \
-      --tables linear,factors --out weights-12`,
+      --tables linear,factors --out weights-12
+
+  # What int8 costs in AUC:
+  freshet export --encoding int8 --out weights-int8 --secret-file dir/secret \
+      --events file:///data/yesterday.csv --limit 100000`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, err := exportEpoch(cmd.Context(), t, f)
+			r, err := exportEpoch(cmd.Context(), t, f)
 			if err != nil {
 				return err
 			}
-			return t.result(d, func(w io.Writer) { printExport(w, d, f.out) })
+			return t.result(r, func(w io.Writer) { r.print(w, f.out) })
 		},
 	}
 	addCoordinatorFlag(cmd, &f.coordinator)
@@ -66,58 +75,85 @@ export.json describes the files. It is written last.`,
 	flags.StringSliceVar(&f.tables, "tables", nil, "tables to write, of any kind (default: all with weights)")
 	flags.Float64Var(&f.prune, "prune-below", 0, "leave out rows with a smaller norm (0: none)")
 	flags.StringVar(&f.out, "out", "", "directory to write to, new or empty")
+	flags.StringVar(&f.events, "events", "", "events to compare scores on: file:///path/to/events.csv[.zst]")
+	flags.StringVar(&f.secretFile, "secret-file", "", "file with the secret that masks the events' identifiers")
+	flags.Int64Var(&f.limit, "limit", 0, "score this many events only (0: all)")
 	return cmd
 }
 
+// exportReport is the document of "export". Keys may be added and do not change.
+type exportReport struct {
+	export.Description
+	Evaluation *evaluation `json:"evaluation,omitempty"` // only if there were events
+}
+
 // exportEpoch writes an epoch's files.
-func exportEpoch(ctx context.Context, t *terminal, f exportFlags) (d export.Description, err error) {
+func exportEpoch(ctx context.Context, t *terminal, f exportFlags) (r exportReport, err error) {
+	if f.limit < 0 {
+		return r, usageError{fmt.Errorf("--limit %d: want 0, for all, or more", f.limit)}
+	}
 	if f.out == "" {
-		return d, usageError{errors.New("give the directory to write to with --out")}
+		return r, usageError{errors.New("give the directory to write to with --out")}
 	}
 	format, err := export.ParseFormat(f.format)
 	if err != nil {
-		return d, usageError{fmt.Errorf("--format: %w", err)}
+		return r, usageError{fmt.Errorf("--format: %w", err)}
 	}
 	encoding, err := ps.ParseEncoding(f.encoding)
 	if err != nil {
-		return d, usageError{fmt.Errorf("--encoding: %w", err)}
+		return r, usageError{fmt.Errorf("--encoding: %w", err)}
 	}
 	list, err := listEpochs(ctx, f.coordinator, f.model)
 	if err != nil {
-		return d, err
+		return r, err
 	}
 	epoch, err := chosenEpoch(list, ps.Epoch(f.epoch))
 	if err != nil {
-		return d, err
+		return r, err
 	}
 	model, err := ask(ctx, f.coordinator, adminMax, func(ctx context.Context, a *admin) (coordinator.Model, error) {
 		return a.Model(ctx, list.Model)
 	})
 	if err != nil {
-		return d, err
+		return r, err
 	}
 	s, err := spec.Parse("spec of model "+model.Name, model.Spec)
 	if err != nil {
-		return d, err
+		return r, err
 	}
 	tables, err := chosenTables(model.Model, f.tables, true)
 	if err != nil {
-		return d, err
+		return r, err
 	}
 	bucket, err := checkpoint.OpenBucket(ctx, list.Bucket)
 	if err != nil {
-		return d, err
+		return r, err
 	}
 	defer bucket.Close()
 	manifest, err := checkpoint.ReadManifest(ctx, bucket, epoch.Manifest)
 	if err != nil {
-		return d, err
+		return r, err
 	}
-	return export.Run(ctx, export.Config{
+	config := export.Config{
 		Bucket: bucket, Manifest: manifest, Model: model.Model, Tables: tables, Format: format, Encoding: encoding,
 		PruneBelow: f.prune, Layers: layersOf(s, model.Layout), Dir: f.out,
 		Progress: func(n int) { t.progress("epoch %d: %d of %d shards written", epoch.Epoch, n, len(manifest.Shards)) },
-	})
+	}
+	if f.events == "" {
+		r.Description, err = export.Run(ctx, config)
+		return r, err
+	}
+	e, err := newEvaluator(ctx, t, model, s, f)
+	if err != nil {
+		return r, err
+	}
+	defer e.source.Close()
+	config.Seen = e.rows.seen
+	if r.Description, err = export.Run(ctx, config); err != nil {
+		return r, err
+	}
+	r.Evaluation, err = e.evaluate(ctx)
+	return r, err
 }
 
 // chosenEpoch returns the epoch of the given number, or the newest if it is 0.
@@ -148,20 +184,24 @@ func layersOf(s *spec.Spec, layout ps.Layout) map[ps.TableID][]ps.Key {
 	return layers
 }
 
-// printExport writes what was exported for people.
-func printExport(w io.Writer, d export.Description, dir string) {
-	fmt.Fprintf(w, "epoch %d of %s, in %s\n", d.Epoch, d.Model, dir)
-	for _, table := range d.Tables {
+// print writes the report for people.
+func (r exportReport) print(w io.Writer, dir string) {
+	fmt.Fprintf(w, "epoch %d of %s, in %s\n", r.Epoch, r.Model, dir)
+	for _, table := range r.Tables {
 		fmt.Fprintf(w, "  %-12s %14s rows × %d as %s", table.Name, thousands(table.Rows), table.Width, table.Encoding)
-		if d.PruneBelow > 0 {
+		if r.PruneBelow > 0 {
 			fmt.Fprintf(w, ", %s pruned", thousands(table.Pruned))
 		}
 		fmt.Fprintln(w)
 	}
 	share := ""
-	if d.BytesBefore > 0 {
-		share = fmt.Sprintf(" (%.1f %%)", 100*float64(d.BytesAfter)/float64(d.BytesBefore))
+	if r.BytesBefore > 0 {
+		share = fmt.Sprintf(" (%.1f %%)", 100*float64(r.BytesAfter)/float64(r.BytesBefore))
 	}
 	fmt.Fprintf(w, "%s bytes of keys and weights are %s bytes in %s%s\n",
-		thousands(d.BytesBefore), thousands(d.BytesAfter), count(len(d.Files), "file"), share)
+		thousands(r.BytesBefore), thousands(r.BytesAfter), count(len(r.Files), "file"), share)
+	if e := r.Evaluation; e != nil {
+		fmt.Fprintf(w, "AUC of %s events: %s before, %s after; log loss %s before, %s after\n",
+			thousands(int64(e.Before.Events)), figure(e.Before.AUC), figure(e.After.AUC), figure(e.Before.LogLoss), figure(e.After.LogLoss))
+	}
 }

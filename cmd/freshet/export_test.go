@@ -12,6 +12,7 @@ import (
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/export"
+	"github.com/freshet-ml/freshet/worker/eval"
 )
 
 func TestAnExportHasTheRowsOfItsEpoch(t *testing.T) {
@@ -78,6 +79,66 @@ func TestAnExportHasTheRowsOfItsEpoch(t *testing.T) {
 	code, stdout, stderr = freshet(t, "export", "--coordinator", c.coordinator, "--encoding", "int8", "--prune-below", "0.001", "--out", out+"3")
 	if code != 0 || !strings.Contains(stdout, "as int8") || !strings.Contains(stdout, "pruned") {
 		t.Errorf("exit code %d: %s%s; want what was written as int8 and pruned", code, stdout, stderr)
+	}
+}
+
+func TestWhatAnExportDoesToTheAUCIsReported(t *testing.T) {
+	const events = 6_000
+	c := newTestCluster(t, 1, 1)
+	path := writeClicks(t, events)
+	c.apply(strings.Replace(clusterSpec, "evaluation:", "network: {kind: deepfm, factors: 4, hidden: [3], factor_optimizer: {name: adagrad, learning_rate: 0.05}}\nevaluation:", 1), path)
+	c.startNode("a")
+	c.startWorker("v")
+	c.dial()
+	keeper, _ := c.keeper()
+	c.waitFor(events)
+	c.take(keeper)
+	secret := write(t, filepath.Join(t.TempDir(), "secret"), string(testSecret))
+	scored := []string{"--coordinator", c.coordinator, "--events", "file://" + path, "--secret-file", secret, "--limit", "5000", "-o", "json"}
+
+	// What the cluster itself predicts: nothing was learned since the epoch.
+	code, stdout, stderr := freshet(t, append([]string{"predict"}, scored...)...)
+	var predicted struct {
+		Predictions []struct{ Prediction float64 }
+	}
+	if err := json.Unmarshal([]byte(stdout), &predicted); code != 0 || err != nil {
+		t.Fatalf("predict: exit code %d, %v: %s", code, err, stderr)
+	}
+	var labels, values []float64
+	for i, p := range predicted.Predictions {
+		label, _ := click(i)
+		labels, values = append(labels, float64(label)), append(values, p.Prediction)
+	}
+	want, ok := eval.AUC(labels, values)
+	if !ok || want < 0.7 {
+		t.Fatalf("the cluster's AUC is %v, %v, want it above 0.7", want, ok)
+	}
+
+	exported := func(name string, more ...string) *evaluation {
+		t.Helper()
+		code, stdout, stderr := freshet(t, append(append([]string{"export", "--out", filepath.Join(t.TempDir(), name)}, scored...), more...)...)
+		var r exportReport
+		if err := json.Unmarshal([]byte(stdout), &r); code != 0 || err != nil || r.Evaluation == nil || r.Evaluation.AUCChange == nil {
+			t.Fatalf("%s: exit code %d, %v: %s%s", name, code, err, stdout, stderr)
+		}
+		if e := r.Evaluation; e.Before.Events != 5000 || *e.Before.AUC != want || *e.AUCChange != *e.After.AUC-want {
+			t.Errorf("%s: AUC %v before, of %d events, change %v, want %v of 5000 events", name, *e.Before.AUC, e.Before.Events, *e.AUCChange, want)
+		}
+		return r.Evaluation
+	}
+	// Rows of the few users that were only held out are not there and count as zeros.
+	if e := exported("plain"); math.Abs(*e.AUCChange) > 1e-4 {
+		t.Errorf("plain weights change the AUC by %v, want at most 1e-4", *e.AUCChange)
+	}
+	if e := exported("int8", "--encoding", "int8"); math.Abs(*e.AUCChange) > 0.005 || *e.After.LogLoss == *e.Before.LogLoss {
+		t.Errorf("int8 changes the AUC by %v and the log loss from %v to %v, want a little", *e.AUCChange, *e.Before.LogLoss, *e.After.LogLoss)
+	}
+	if e := exported("pruned", "--prune-below", "1e6"); math.Abs(*e.After.AUC-0.5) > 1e-9 {
+		t.Errorf("without any row of a feature the AUC is %v, want 0.5: all events are alike", *e.After.AUC)
+	}
+	code, _, stderr = freshet(t, append([]string{"export", "--out", filepath.Join(t.TempDir(), "out"), "--tables", "linear"}, scored...)...)
+	if code != exitUsage || !strings.Contains(stderr, "--tables") {
+		t.Errorf("with some tables only: exit code %d: %s; want %d", code, stderr, exitUsage)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/freshet-ml/freshet/worker"
 	"github.com/freshet-ml/freshet/worker/feature"
 	"github.com/freshet-ml/freshet/worker/predict"
+	"github.com/freshet-ml/freshet/worker/spec"
 	"github.com/freshet-ml/freshet/worker/stream"
 	"github.com/freshet-ml/freshet/worker/stream/files"
 )
@@ -55,19 +56,12 @@ same file that the workers use; freshet up keeps it in its directory.`,
 				return err
 			}
 			defer c.Close()
-			// One partition: the predictions come out in the order of the file.
-			s := *c.spec
-			s.Stream.Partitions, s.Stream.PartitionBy, s.Stream.Sort, s.Stream.Passes = 1, "", false, 1
-			columns := feature.UnlabelledColumns(&s)
-			source, err := openStream(ctx, &s, events, columns, secret, t.logger)
+			s, source, err := openEvents(ctx, t, c.spec, c.model, events, feature.UnlabelledColumns, secret)
 			if err != nil {
 				return err
 			}
 			defer source.Close()
-			if !files.SameSecret(source.Identity(), c.model.Stream) {
-				return condition{fmt.Sprintf("model %s: %s", c.model.Name, otherSecret), ps.ErrModelMismatch}
-			}
-			predictor, err := predict.New(predict.Config{Model: c.model.Model, Spec: &s, Columns: columns, Shards: c.shards, Params: c.client})
+			predictor, err := predict.New(predict.Config{Model: c.model.Model, Spec: s, Columns: feature.UnlabelledColumns(s), Shards: c.shards, Params: c.client})
 			if err != nil {
 				return err
 			}
@@ -84,6 +78,22 @@ same file that the workers use; freshet up keeps it in its directory.`,
 	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with the secret that masks identifiers")
 	cmd.Flags().Int64Var(&limit, "limit", 0, "score this many events only (0: all)")
 	return cmd
+}
+
+// openEvents opens events to score, in the order of their file, and returns the spec that
+// they are read by: the stream has one partition, is not sorted, and is read once.
+func openEvents(ctx context.Context, t *terminal, s *spec.Spec, model coordinator.Model, url string, columns func(*spec.Spec) []string, secret []byte) (*spec.Spec, stream.Source, error) {
+	inOrder := *s
+	inOrder.Stream.Partitions, inOrder.Stream.PartitionBy, inOrder.Stream.Sort, inOrder.Stream.Passes = 1, "", false, 1
+	source, err := openStream(ctx, &inOrder, url, columns(&inOrder), secret, t.logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !files.SameSecret(source.Identity(), model.Stream) {
+		err := condition{fmt.Sprintf("model %s: %s", model.Name, otherSecret), ps.ErrModelMismatch}
+		return nil, nil, errors.Join(err, source.Close())
+	}
+	return &inOrder, source, nil
 }
 
 // predictEvents scores a source's events in order.
