@@ -201,7 +201,10 @@ func (r exportReport) print(w io.Writer, dir string) {
 	fmt.Fprintf(w, "%s bytes of keys and weights are %s bytes in %s%s\n",
 		thousands(r.BytesBefore), thousands(r.BytesAfter), count(len(r.Files), "file"), share)
 	if e := r.Evaluation; e != nil {
-		fmt.Fprintf(w, "AUC of %s events: %s before, %s after; log loss %s before, %s after\n",
-			thousands(int64(e.Before.Events)), figure(e.Before.AUC), figure(e.After.AUC), figure(e.Before.LogLoss), figure(e.After.LogLoss))
+		fmt.Fprintf(w, "%s events scored with what was written and with the epoch:\n  AUC %s, was %s", thousands(int64(e.Before.Events)), figure(e.After.AUC), figure(e.Before.AUC))
+		if e.AUCChange != nil {
+			fmt.Fprintf(w, " (%+.6f)", *e.AUCChange)
+		}
+		fmt.Fprintf(w, "; log loss %s, was %s\n", figure(e.After.LogLoss), figure(e.Before.LogLoss))
 	}
 }
