@@ -119,7 +119,7 @@ func Answers(resp *psv1.PushResponse) ([]ps.Answer, error) {
 	for i, m := range resp.GetAnswers() {
 		a := ps.Answer{Shard: ps.ShardID(m.GetShard()), Outcome: ps.Outcome(m.GetOutcome()), Applied: ps.Offset(m.GetApplied())}
 		switch {
-		case a.Outcome > ps.Overlap:
+		case m.GetOutcome() < 0 || m.GetOutcome() > psv1.Outcome(ps.Overlap):
 			return nil, fmt.Errorf("shard %d answered with unknown outcome %d: %w", a.Shard, m.GetOutcome(), ps.ErrInvalid)
 		case a.Outcome == ps.Refused:
 			a.Err = Refusal(m.GetReason(), m.GetMessage())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -100,8 +101,10 @@ func TestAnswersSurviveTheNetwork(t *testing.T) {
 	if !errors.Is(got[2].Err, ps.ErrNotOwner) || got[2].Err.Error() != refusal.Error() {
 		t.Errorf("sent %v, got %v", refusal, got[2].Err)
 	}
-	if _, err := wire.Answers(&psv1.PushResponse{Answers: []*psv1.Answer{{Outcome: 99}}}); !errors.Is(err, ps.ErrInvalid) {
-		t.Errorf("an unknown outcome gave %v, want ps.ErrInvalid", err)
+	for _, unknown := range []psv1.Outcome{99, -1, 256 + 1, 1773213442, math.MinInt32} {
+		if _, err := wire.Answers(&psv1.PushResponse{Answers: []*psv1.Answer{{Outcome: unknown}}}); !errors.Is(err, ps.ErrInvalid) {
+			t.Errorf("the unknown outcome %d gave %v, want ps.ErrInvalid", unknown, err)
+		}
 	}
 }
 
