@@ -31,6 +31,10 @@ type Delta struct {
 	// Lineage is the one that the shard belongs to (see checkpoint.Epoch): what is applied
 	// in one is not compared with another.
 	Lineage uint64
+	// AppliedAt is when the owner last applied something of it, and SentAt when it was handed
+	// to followers, by the owner's clock, in microseconds since 1970; 0 if unknown. They are
+	// for measuring alone.
+	AppliedAt, SentAt int64
 	// Part numbers the parts from 0, and More says that it is not the last.
 	Part   int
 	More   bool

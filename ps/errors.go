@@ -31,6 +31,11 @@ var (
 	// ErrKeysUnknown: a push refers to keys of a pull that the node does not have. State is
 	// untouched. Pull again.
 	ErrKeysUnknown = errors.New("the keys of that pull are not known")
+	// ErrBehind: a shard has less than the reader has seen of it already, or was not changed
+	// for longer than the reader accepts. Look again later, or ask for less.
+	ErrBehind = errors.New("behind what the reader asks for")
+	// ErrLimited: whoever asks has asked for more in a second than it may. Ask more slowly.
+	ErrLimited = errors.New("more than this reader may ask for")
 	// ErrConflict: somebody else changed what this change was based on. Read again.
 	ErrConflict = errors.New("changed by somebody else")
 )

@@ -227,7 +227,7 @@ func (c *Config) writeRows(ctx context.Context, out output, columns []column, d 
 		w.position[id] = i
 	}
 	for i := range c.Manifest.Shards {
-		if err := eachRow(ctx, c.Bucket, c.Model.Layout, &c.Manifest.Shards[i], w.row); err != nil {
+		if err := checkpoint.EachRow(ctx, c.Bucket, c.Model.Layout, &c.Manifest.Shards[i], w.row); err != nil {
 			return err
 		}
 		if c.Progress != nil {

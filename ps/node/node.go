@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -312,7 +313,7 @@ func (n *Node) Push(ctx context.Context, u *ps.Update) ([]ps.Answer, error) {
 	if err := n.serving(); err != nil {
 		return nil, err
 	}
-	answers := make([]ps.Answer, len(u.Items))
+	answers, now := make([]ps.Answer, len(u.Items)), time.Now()
 	var few [stripesFew]bool
 	busy := n.idle(few[:0])
 	for k := range u.Items {
@@ -321,7 +322,7 @@ func (n *Node) Push(ctx context.Context, u *ps.Update) ([]ps.Answer, error) {
 	if err := n.each(ctx, busy, func(i int, s *stripe) error {
 		for k := range u.Items {
 			if n.stripeOf(u.Items[k].Shard) == i {
-				answers[k] = s.push(u, &u.Items[k])
+				answers[k] = s.push(u, &u.Items[k], now)
 			}
 		}
 		return nil

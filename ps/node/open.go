@@ -36,6 +36,8 @@ type opened struct {
 	turn chan struct{}
 	// promoted: it was a copy before.
 	promoted bool
+	// appliedAt is when a push last changed the shard; zero if none has since it was opened.
+	appliedAt time.Time
 	// lineage is that of the epoch that was committed when the shard was opened.
 	lineage uint64
 }

@@ -43,7 +43,7 @@ func (o *opened) publish() {
 // publishDelta publishes what has changed, if anything has.
 func (o *opened) publishDelta() {
 	if d := o.Delta(); d != nil {
-		d.Lineage = o.lineage
+		d.Lineage, d.AppliedAt, d.SentAt = o.lineage, o.appliedAt.UnixMicro(), time.Now().UnixMicro()
 		o.feed.Publish(d)
 	}
 }
@@ -220,6 +220,7 @@ func (f *follower) sendBase(ctx context.Context) (busy bool, err error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		d.More, d.Blocks = false, nil
+		d.SentAt = time.Now().UnixMicro()
 	case err != nil:
 		return false, err
 	}

@@ -175,12 +175,15 @@ func (s *stripe) pull(p *ps.Pull, values [][]byte, mine func(ps.ShardID) bool) e
 }
 
 // push applies one item.
-func (s *stripe) push(u *ps.Update, item *ps.Item) ps.Answer {
+func (s *stripe) push(u *ps.Update, item *ps.Item, now time.Time) ps.Answer {
 	held, err := s.shard(u.Model, item.Shard)
 	if err != nil {
 		return ps.Answer{Shard: item.Shard, Outcome: ps.Refused, Err: err}
 	}
 	answer := held.Push(u, item)
+	if answer.Outcome == ps.Applied {
+		held.appliedAt = now
+	}
 	if held.feed != nil && held.ChangedBytes() >= deltaBytes {
 		held.publish()
 	}

@@ -35,6 +35,8 @@ var conditions = []struct {
 	{ps.ErrOutOfMemory, codes.ResourceExhausted, "OUT_OF_MEMORY"},
 	{ps.ErrCorrupt, codes.DataLoss, "CORRUPT"},
 	{ps.ErrKeysUnknown, codes.FailedPrecondition, "KEYS_UNKNOWN"},
+	{ps.ErrBehind, codes.FailedPrecondition, "BEHIND"},
+	{ps.ErrLimited, codes.ResourceExhausted, "LIMITED"},
 }
 
 // Reason returns the protocol's name for a condition, or "INTERNAL" for an error

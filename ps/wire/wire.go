@@ -284,7 +284,7 @@ func FollowResponse(n *ps.News) *psv1.FollowResponse {
 	for i, d := range n.Deltas {
 		m := &psv1.Delta{
 			Progress: progressMessage(&d.ShardProgress), Since: d.Since, Part: uint32(d.Part), More: d.More, Lineage: d.Lineage,
-			Blocks: make([]*psv1.Block, len(d.Blocks)),
+			AppliedAt: d.AppliedAt, SentAt: d.SentAt, Blocks: make([]*psv1.Block, len(d.Blocks)),
 		}
 		for k, b := range d.Blocks {
 			m.Blocks[k] = &psv1.Block{Table: uint32(b.Table), Stride: uint32(b.Stride), Rows: b.Rows}
@@ -303,7 +303,7 @@ func News(resp *psv1.FollowResponse) *ps.News {
 	for i, m := range resp.GetDeltas() {
 		d := &ps.Delta{
 			ShardProgress: progress(m.GetProgress()), Since: m.GetSince(), Part: int(m.GetPart()), More: m.GetMore(), Lineage: m.GetLineage(),
-			Blocks: make([]ps.Block, len(m.GetBlocks())),
+			AppliedAt: m.GetAppliedAt(), SentAt: m.GetSentAt(), Blocks: make([]ps.Block, len(m.GetBlocks())),
 		}
 		for k, b := range m.GetBlocks() {
 			d.Blocks[k] = ps.Block{Table: ps.TableID(b.GetTable()), Stride: int(b.GetStride()), Rows: b.GetRows()}

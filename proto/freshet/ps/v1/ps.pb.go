@@ -1845,7 +1845,11 @@ type Delta struct {
 	Blocks []*Block `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	// What is applied in one lineage is not compared with another: it changes when the
 	// model is set back to an older epoch.
-	Lineage       uint64 `protobuf:"varint,6,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	Lineage uint64 `protobuf:"varint,6,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	// When the owner last applied something of it, and when it was handed to followers, by
+	// the owner's clock, in microseconds since 1970; 0 if unknown.
+	AppliedAt     int64 `protobuf:"varint,7,opt,name=applied_at,json=appliedAt,proto3" json:"applied_at,omitempty"`
+	SentAt        int64 `protobuf:"varint,8,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1918,6 +1922,20 @@ func (x *Delta) GetBlocks() []*Block {
 func (x *Delta) GetLineage() uint64 {
 	if x != nil {
 		return x.Lineage
+	}
+	return 0
+}
+
+func (x *Delta) GetAppliedAt() int64 {
+	if x != nil {
+		return x.AppliedAt
+	}
+	return 0
+}
+
+func (x *Delta) GetSentAt() int64 {
+	if x != nil {
+		return x.SentAt
 	}
 	return 0
 }
@@ -2347,14 +2365,17 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x03(\rR\x03end\"l\n" +
 	"\x0eFollowResponse\x12,\n" +
 	"\x06deltas\x18\x01 \x03(\v2\x14.freshet.ps.v1.DeltaR\x06deltas\x12,\n" +
-	"\x04lost\x18\x02 \x03(\v2\x18.freshet.ps.v1.LostShardR\x04lost\"\xc7\x01\n" +
+	"\x04lost\x18\x02 \x03(\v2\x18.freshet.ps.v1.LostShardR\x04lost\"\xff\x01\n" +
 	"\x05Delta\x128\n" +
 	"\bprogress\x18\x01 \x01(\v2\x1c.freshet.ps.v1.ShardProgressR\bprogress\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x12\n" +
 	"\x04part\x18\x03 \x01(\rR\x04part\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12,\n" +
 	"\x06blocks\x18\x05 \x03(\v2\x14.freshet.ps.v1.BlockR\x06blocks\x12\x18\n" +
-	"\alineage\x18\x06 \x01(\x04R\alineage\"I\n" +
+	"\alineage\x18\x06 \x01(\x04R\alineage\x12\x1d\n" +
+	"\n" +
+	"applied_at\x18\a \x01(\x03R\tappliedAt\x12\x17\n" +
+	"\asent_at\x18\b \x01(\x03R\x06sentAt\"I\n" +
 	"\x05Block\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\rR\x05table\x12\x16\n" +
 	"\x06stride\x18\x02 \x01(\rR\x06stride\x12\x12\n" +
