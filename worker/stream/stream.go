@@ -5,6 +5,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker"
@@ -33,12 +34,19 @@ type Source interface {
 	Close() error
 }
 
+// ErrIdle says that no event has come for a moment: the reader has all that there is of a
+// stream that still grows.
+var ErrIdle = errors.New("no event has come for a moment")
+
 // Reader reads events. It has one owner; it is not safe for concurrent use.
 type Reader interface {
 	// Next fills e with the next event, whose Columns stay valid until the next
 	// call. It returns io.EOF after the last event of all its partitions. A row
 	// that cannot be used is an event with Err set, not an error of Next; an
 	// error of Next is about the stream itself and names the file and the place.
+	//
+	// Of a stream that grows it waits, and returns ErrIdle when nothing has come for a few
+	// milliseconds; calling it again goes on waiting.
 	Next(ctx context.Context, e *worker.Event) error
 	// End returns the end of a partition once it is known, that is at the latest
 	// when Next has returned io.EOF.

@@ -26,6 +26,10 @@ const (
 	// stream touches falls behind, and so how much a restart reads again.
 	advanceBatches = 64
 	advanceTime    = time.Second
+	// lingerMax is how long the first event of a batch may wait for others where a stream is
+	// read as fast as it grows. It is part of what makes a reader's rows old; shorter ones
+	// make more messages of the same events.
+	lingerMax = 20 * time.Millisecond
 	// plannedMax is how many batches may be ready to be asked for: whoever pushes is not to
 	// wait for the next one.
 	plannedMax = 4
@@ -145,8 +149,9 @@ func (s *session) sequential() bool { return s.window == 1 }
 // flight is one batch on its way, with the memory that its stages need. It is
 // owned by one stage at a time.
 type flight struct {
-	batch worker.Batch
-	group ps.Group // of batch.Keys
+	batch  worker.Batch
+	opened time.Time // when its first event was read; known of a live stream only
+	group  ps.Group  // of batch.Keys
 	// end marks the end of its partition; the batch is then empty.
 	end bool
 
@@ -201,6 +206,7 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 	}
 	defer func() { err = errors.Join(err, from.close()) }()
 	open := make(map[ps.Partition]*flight)
+	live := false // all that there is was read once
 	skips := make(map[ps.Partition]*skipCount)
 	hand := func(f *flight) error {
 		delete(open, f.batch.Partition)
@@ -209,6 +215,14 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 	for {
 		event, err := from.next(ctx)
 		switch {
+		case errors.Is(err, stream.ErrIdle):
+			live = true
+			for _, f := range open {
+				if err := hand(f); err != nil {
+					return err
+				}
+			}
+			continue
 		case errors.Is(err, io.EOF):
 			return s.readEnd(from, open, hand)
 		case errors.Is(err, errCached):
@@ -238,6 +252,9 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 			f = s.newFlight()
 			f.batch.Reset(event.Partition, event.Offset, event.Pass)
 			open[event.Partition] = f
+			if live {
+				f.opened = time.Now()
+			}
 		}
 		before := f.batch.Len()
 		err = from.append(&f.batch)
@@ -257,7 +274,8 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 				return err
 			}
 		}
-		if f.batch.Len() >= s.batch || alone || s.isCut(event.Partition, f.batch.To) {
+		late := live && time.Since(f.opened) >= lingerMax
+		if f.batch.Len() >= s.batch || alone || late || s.isCut(event.Partition, f.batch.To) {
 			if err := hand(f); err != nil {
 				return err
 			}
