@@ -130,7 +130,8 @@ func (b benchLookup) run(ctx context.Context, t *terminal) (report lookupReport,
 type looker struct {
 	b      *benchLookup
 	c      *client.Client
-	model  ps.Model
+	model  string
+	layout uint64
 	random *rand.Rand
 	keys   []ps.Key
 	group  ps.Group
@@ -138,7 +139,7 @@ type looker struct {
 }
 
 func (b *benchLookup) looker(c *client.Client, model ps.Model, seed int) *looker {
-	l := &looker{b: b, c: c, model: model, random: rand.New(rand.NewPCG(3, uint64(seed))), keys: make([]ps.Key, b.Keys)}
+	l := &looker{b: b, c: c, model: model.Name, layout: model.Layout.Hash(), random: rand.New(rand.NewPCG(3, uint64(seed))), keys: make([]ps.Key, b.Keys)}
 	l.reads = []ps.Read{{RowBytes: 4 * b.Width, Group: &l.group}}
 	return l
 }
@@ -150,7 +151,7 @@ func (l *looker) lookUp(ctx context.Context) (time.Duration, error) {
 	}
 	start := time.Now()
 	l.group.Fill(l.keys, l.b.Shards)
-	_, err := l.c.Lookup(ctx, l.model.Name, l.model.Layout.Hash(), l.reads, client.LookupOptions{Encoding: l.b.encoding})
+	_, err := l.c.Lookup(ctx, l.model, l.layout, l.reads, client.LookupOptions{Encoding: l.b.encoding})
 	return time.Since(start), err
 }
 

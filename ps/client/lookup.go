@@ -168,37 +168,21 @@ func (l *lookup) ask(ctx context.Context, address string, shards []ps.ShardID) e
 	if err != nil {
 		return err
 	}
-	req := &ps.Lookup{Pull: ps.Pull{Model: l.model, Layout: l.layout, Shards: shards}, Encoding: l.options.Encoding, AgeMax: l.options.AgeMax, Seen: l.options.Seen.of(shards)}
-	for i := range l.reads {
-		r := &l.reads[i]
-		t := ps.TableKeys{Table: r.Table}
-		for _, s := range shards {
-			from, to := r.Group.Shard(s)
-			t.Keys = append(t.Keys, r.Group.Keys[from:to]...)
-			t.Counts = append(t.Counts, uint32(to-from))
-		}
-		req.Tables = append(req.Tables, t)
-	}
 	known, err := l.client.Map(ctx, 0)
 	if err != nil {
 		return err
 	}
-	resp, err := psv1.NewLookupsClient(conn).Lookup(ctx, wire.LookupRequest(req))
-	if err != nil {
-		return l.refused(known, shards, req.Seen, wire.FromStatus(err))
+	request := ps.Lookup{Pull: ps.Pull{Model: l.model, Layout: l.layout, Shards: shards}, Encoding: l.options.Encoding, AgeMax: l.options.AgeMax, Seen: l.options.Seen.of(shards)}
+	message := wire.LookingUp(&request, l.reads)
+	defer message.Free()
+	var answer wire.LookupAnswer
+	answer.Begin(shards, l.encoded)
+	if err := conn.Invoke(ctx, psv1.Lookups_Lookup_FullMethodName, message, &answer); err != nil {
+		return l.refused(known, shards, request.Seen, wire.FromStatus(err))
 	}
-	fresh, err := wire.Freshness(resp)
+	fresh, err := answer.Freshness()
 	if err != nil {
 		return err
-	}
-	for i := range l.encoded {
-		r := &l.encoded[i]
-		values := resp.GetValues()[i]
-		for _, s := range shards {
-			from, to := r.Group.Shard(s)
-			n := copy(r.Values[from*r.RowBytes:to*r.RowBytes], values)
-			values = values[n:]
-		}
 	}
 	return l.take(known, shards, fresh)
 }
@@ -219,9 +203,6 @@ func (l *lookup) refused(known route.Map, shards []ps.ShardID, seen []ps.Boundar
 
 // take notes how fresh the shards are.
 func (l *lookup) take(known route.Map, shards []ps.ShardID, fresh []ps.Freshness) error {
-	if len(fresh) != len(shards) {
-		return fmt.Errorf("reply with the freshness of %d shards, asked for %d: %w", len(fresh), len(shards), ps.ErrCorrupt)
-	}
 	at := 0
 	for i, s := range shards {
 		// A node that has not heard that it lost the shard would show what is gone.

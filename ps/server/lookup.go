@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc"
 
@@ -77,39 +78,72 @@ func RegisterLookups(s *grpc.Server, rows Rows, limits LookupLimits) error {
 	if err := limits.validate(); err != nil {
 		return err
 	}
-	psv1.RegisterLookupsServer(s, &lookups{rows: rows, limits: limits, readers: newReaders(limits)})
+	server := &lookups{rows: rows, limits: limits, readers: newReaders(limits)}
+	desc := psv1.Lookups_ServiceDesc
+	desc.HandlerType = (*any)(nil) // no generated code calls it
+	desc.Methods = []grpc.MethodDesc{{MethodName: "Lookup", Handler: server.handle}}
+	s.RegisterService(&desc, server)
 	return nil
 }
 
 type lookups struct {
-	psv1.UnimplementedLookupsServer
 	rows    Rows
 	limits  LookupLimits
 	readers *readers
+	calls   sync.Pool // of *lookupCall
 }
 
-// Lookup does nothing for a request whose time is up.
-func (s *lookups) Lookup(ctx context.Context, req *psv1.LookupRequest) (*psv1.LookupResponse, error) {
+// lookupCall is memory that one look-up after the other uses.
+type lookupCall struct {
+	request wire.LookupAsked
+	reply   wire.Reply
+	sizes   []int
+	fresh   []ps.Freshness
+}
+
+// handle is what the generated code has for Lookup, but that it decodes and encodes without
+// that code's messages: see wire.Codec. Of a request whose time is up it does not even look
+// at the bytes.
+func (s *lookups) handle(_ any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, wire.ToStatus(err)
 	}
-	l, err := wire.Lookup(req)
+	call, _ := s.calls.Get().(*lookupCall)
+	if call == nil {
+		call = new(lookupCall)
+	}
+	if err := decode(&call.request); err != nil {
+		return nil, err
+	}
+	answer := func(ctx context.Context, _ any) (any, error) {
+		m, err := s.lookup(ctx, call)
+		if err != nil {
+			return nil, wire.ToStatus(err)
+		}
+		return m, nil
+	}
+	if interceptor == nil {
+		return answer(ctx, &call.request)
+	}
+	return interceptor(ctx, &call.request, &grpc.UnaryServerInfo{Server: s, FullMethod: psv1.Lookups_Lookup_FullMethodName}, answer)
+}
+
+func (s *lookups) lookup(ctx context.Context, call *lookupCall) (*wire.Message, error) {
+	l, err := call.request.Words()
 	if err != nil {
-		return nil, wire.ToStatus(err)
+		return nil, err
 	}
-	sizes, err := s.admit(ctx, l, nil)
-	if err != nil {
-		return nil, wire.ToStatus(err)
+	if call.sizes, err = s.admit(ctx, l, call.sizes[:0]); err != nil {
+		return nil, err
 	}
-	values := make([][]byte, len(sizes))
-	for i, n := range sizes {
-		values[i] = make([]byte, n)
+	defer s.calls.Put(call) // what was not admitted may have taken any memory
+	call.reply.Room(call.sizes)
+	call.fresh = slices.Grow(call.fresh[:0], len(l.Shards))[:len(l.Shards)]
+	if err := s.rows.Lookup(ctx, l, call.reply.Values, call.fresh); err != nil {
+		call.reply.Free()
+		return nil, err
 	}
-	fresh := make([]ps.Freshness, len(l.Shards))
-	if err := s.rows.Lookup(ctx, l, values, fresh); err != nil {
-		return nil, wire.ToStatus(err)
-	}
-	return wire.LookupResponse(values, fresh), nil
+	return call.reply.LookedUp(call.fresh), nil
 }
 
 // admit holds a look-up to the limits, and appends how many bytes the rows of each of its

@@ -44,21 +44,26 @@ func Lookup(req *psv1.LookupRequest) (*ps.Lookup, error) {
 	for i, b := range req.GetSeen() {
 		l.Seen[i] = boundary(b)
 	}
-	if l.AgeMax, err = duration(req.GetMaxAgeMs()); err != nil {
-		return nil, fmt.Errorf("the greatest age that a look-up accepts: %w", err)
+	if l.AgeMax, err = ageMaxOf(req.GetMaxAgeMs()); err != nil {
+		return nil, err
 	}
 	return l, checkLookup(l)
 }
 
 // checkLookup reports a shape that no look-up has.
 func checkLookup(l *ps.Lookup) error {
-	switch {
-	case len(l.Shards) > ps.ShardsMax:
-		return fmt.Errorf("look-up of %d shards, a cluster has at most %d: %w", len(l.Shards), ps.ShardsMax, ps.ErrInvalid)
-	case len(l.Seen) > 0 && len(l.Seen) != len(l.Shards):
+	if len(l.Seen) > 0 && len(l.Seen) != len(l.Shards) {
 		return fmt.Errorf("look-up of %d shards by who has seen boundaries of %d: %w", len(l.Shards), len(l.Seen), ps.ErrInvalid)
 	}
 	return checkPull(&l.Pull)
+}
+
+func ageMaxOf(ms float64) (time.Duration, error) {
+	age, err := duration(ms)
+	if err != nil {
+		return 0, fmt.Errorf("the greatest age that a look-up accepts: %w", err)
+	}
+	return age, nil
 }
 
 // checkEncoding refuses an encoding that is not known.

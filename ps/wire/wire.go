@@ -172,6 +172,10 @@ func Pull(req *psv1.PullRequest) (*ps.Pull, error) {
 
 // checkPull reports a shape that no pull has.
 func checkPull(p *ps.Pull) error {
+	if len(p.Shards) > ps.ShardsMax || len(p.Tables) > ps.TablesMax {
+		return fmt.Errorf("%d tables at %d shards were asked for, there are at most %d and %d: %w",
+			len(p.Tables), len(p.Shards), ps.TablesMax, ps.ShardsMax, ps.ErrInvalid)
+	}
 	for i, s := range p.Shards {
 		if i > 0 && s <= p.Shards[i-1] {
 			return fmt.Errorf("shards of a pull are not ascending: %d after %d: %w", s, p.Shards[i-1], ps.ErrInvalid)
