@@ -16,6 +16,7 @@ import (
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/client"
+	"github.com/freshet-ml/freshet/ps/server"
 )
 
 // benchLookup is the work of "bench lookup".
@@ -95,8 +96,8 @@ func (b benchLookup) run(ctx context.Context, t *terminal) (report lookupReport,
 	if err != nil {
 		return report, err
 	}
-	if b.Keys > 1<<18 {
-		return report, usageError{errors.New("--keys: a look-up has at most 262144")}
+	if b.Keys > server.LookupKeysMax {
+		return report, usageError{fmt.Errorf("--keys %d: a look-up has at most %d", b.Keys, server.LookupKeysMax)}
 	}
 	report.benchLookup = b
 	nodes, err := startBenchNodes(ctx, b.benchStore)

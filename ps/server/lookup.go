@@ -20,13 +20,16 @@ type Rows interface {
 	Lookup(ctx context.Context, l *ps.Lookup, values [][]byte, fresh []ps.Freshness) error
 }
 
+// LookupKeysMax is how many keys one look-up has at most unless LookupLimits say otherwise:
+// a request of 2 MiB.
+const LookupKeysMax = 1 << 18
+
 // LookupLimits says what readers may look up, and how much.
 type LookupLimits struct {
 	// Tables are the names of those that may be looked up, of whatever model. Default: all
 	// of kind float32, which are what a model has learnt. Others count what was learnt from.
 	Tables []string
-	// KeysMax is the most keys of one request, over all its tables. Default 262,144: a
-	// request of 2 MiB.
+	// KeysMax is the most keys of one request, over all its tables. Default LookupKeysMax.
 	KeysMax int
 	// KeysPerSecond is how many keys one reader may ask for in a second, in the long run. A
 	// request without keys counts as one. Default 0: no bound.
@@ -49,7 +52,7 @@ func (l *LookupLimits) validate() error {
 		return fmt.Errorf("look-ups of %v keys per second: want a number, at least 0: %w", l.KeysPerSecond, ps.ErrInvalid)
 	}
 	if l.KeysMax == 0 {
-		l.KeysMax = 1 << 18
+		l.KeysMax = LookupKeysMax
 	}
 	if l.KeysBurst == 0 {
 		l.KeysBurst = max(l.KeysMax, int(min(l.KeysPerSecond, math.MaxInt32)))
@@ -168,7 +171,7 @@ func (s *lookups) admit(ctx context.Context, l *ps.Lookup, sizes []int) ([]int, 
 		}
 		table := &tables[asked.Table]
 		if !s.open(table) {
-			return nil, fmt.Errorf("table %q of model %q may not be looked up here: %w", table.Name, l.Model, ps.ErrInvalid)
+			return nil, fmt.Errorf("table %q of model %q, of kind %v, is not one that may be looked up here: %w", table.Name, l.Model, table.Kind, ps.ErrInvalid)
 		}
 		total += len(asked.Keys) * table.RowBytes()
 		sizes = append(sizes, len(asked.Keys)*l.Encoding.RowBytes(*table))
