@@ -50,7 +50,7 @@ type lookupResult struct {
 }
 
 func newBenchLookup(t *terminal) *cobra.Command {
-	var b benchLookup
+	b := benchLookup{benchStore: benchStore{Clients: 1, Nodes: 1}}
 	cmd := &cobra.Command{
 		Use:   "lookup",
 		Short: "Measure look-ups of random rows between two processes",
