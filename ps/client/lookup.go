@@ -168,17 +168,18 @@ func (l *lookup) ask(ctx context.Context, address string, shards []ps.ShardID) e
 	if err != nil {
 		return err
 	}
-	known, err := l.client.Map(ctx, 0)
-	if err != nil {
-		return err
-	}
 	request := ps.Lookup{Pull: ps.Pull{Model: l.model, Layout: l.layout, Shards: shards}, Encoding: l.options.Encoding, AgeMax: l.options.AgeMax, Seen: l.options.Seen.of(shards)}
 	message := wire.LookingUp(&request, l.reads)
 	defer message.Free()
 	var answer wire.LookupAnswer
 	answer.Begin(shards, l.encoded)
-	if err := conn.Invoke(ctx, psv1.Lookups_Lookup_FullMethodName, message, &answer); err != nil {
-		return l.refused(known, shards, request.Seen, wire.FromStatus(err))
+	failed := conn.Invoke(ctx, psv1.Lookups_Lookup_FullMethodName, message, &answer)
+	known, err := l.client.Map(ctx, 0)
+	if err != nil {
+		return err
+	}
+	if failed != nil {
+		return refused(known, address, shards, request.Seen, wire.FromStatus(failed))
 	}
 	fresh, err := answer.Freshness()
 	if err != nil {
@@ -187,14 +188,14 @@ func (l *lookup) ask(ctx context.Context, address string, shards []ps.ShardID) e
 	return l.take(known, shards, fresh)
 }
 
-// refused makes what a node has refused something to ask again for, if it is of an owner
-// that the shard map is not aware of yet.
-func (l *lookup) refused(known route.Map, shards []ps.ShardID, seen []ps.Boundary, err error) error {
+// refused makes what a node at an address has refused as behind something to ask again for,
+// if it need not be the owner: the shard map names another by now, or will.
+func refused(known route.Map, address string, shards []ps.ShardID, seen []ps.Boundary, err error) error {
 	if !errors.Is(err, ps.ErrBehind) {
 		return err
 	}
 	for i := range seen {
-		if seen[i].Fence > known.Shards[shards[i]].Fence {
+		if now, routeErr := known.Address(shards[i]); routeErr != nil || now != address || seen[i].Fence > known.Shards[shards[i]].Fence {
 			return fmt.Errorf("%w: %w", ps.ErrNotOwner, err)
 		}
 	}
