@@ -1,6 +1,9 @@
 package ps
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Conditions a caller can act on. ps/wire carries each across the network with
 // the reason given here, so errors.Is works on both sides.
@@ -39,3 +42,14 @@ var (
 	// ErrConflict: somebody else changed what this change was based on. Read again.
 	ErrConflict = errors.New("changed by somebody else")
 )
+
+// LimitedError is an ErrLimited that says how long to wait.
+type LimitedError struct {
+	Message string
+	// Wait is how long to wait before what was asked for can be asked for again. Others who
+	// ask by the same name meanwhile make it longer.
+	Wait time.Duration
+}
+
+func (e *LimitedError) Error() string { return e.Message }
+func (e *LimitedError) Unwrap() error { return ErrLimited }

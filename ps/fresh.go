@@ -17,8 +17,9 @@ type Freshness struct {
 	Applied []Offset
 	// EventTime is the largest that is applied, in milliseconds since 1970; 0 if unknown.
 	EventTime int64
-	// Age is how long ago something was last applied, or, of a copy, how long ago the copy
-	// was last known to have all that there is.
+	// Age is how long ago something was last applied, or the shard was opened if nothing was
+	// since then; or, of a copy, how long ago the copy was last known to have all that there
+	// is.
 	Age time.Duration
 }
 

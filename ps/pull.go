@@ -29,7 +29,10 @@ type Read struct {
 	Table TableID
 	// RowBytes is Table.RowBytes of the table.
 	RowBytes int
-	Group    *Group
+	// Kind is of the table's elements. Only a look-up whose rows are to travel smaller
+	// reads it.
+	Kind  Kind
+	Group *Group
 	// Values receives (len(Group.Keys), width) elements of the table's kind. Its
 	// memory is used if it is large enough.
 	Values []byte

@@ -36,7 +36,7 @@ func newBench(t *terminal) *cobra.Command {
 		Short:   "Measure what a cluster can do here",
 		Example: "  freshet bench store --rows 1000000 --width 16 --keys 4096",
 	}
-	cmd.AddCommand(newBenchStore(t), newBenchTrain(t), newBenchMemory(t), newBenchCheckpoint(t), newBenchRecovery(t), newBenchNode(t))
+	cmd.AddCommand(newBenchStore(t), newBenchTrain(t), newBenchMemory(t), newBenchLookup(t), newBenchCheckpoint(t), newBenchRecovery(t), newBenchNode(t))
 	return cmd
 }
 
@@ -139,7 +139,7 @@ way.`,
 		},
 	}
 	flags := cmd.Flags()
-	b.addFlags(flags, 1_000_000, 1)
+	b.addFlags(flags, 1_000_000, 4096, 1)
 	flags.Float64Var(&b.Seconds, "seconds", 3, "how long to pull and then to push")
 	flags.IntVar(&b.Clients, "clients", 1, "clients")
 	flags.IntVar(&b.Nodes, "nodes", 1, "parameter-server nodes")
@@ -149,10 +149,10 @@ way.`,
 }
 
 // addFlags adds what every bench of a table can be told.
-func (b *benchStore) addFlags(flags *pflag.FlagSet, rows, inFlight int) {
+func (b *benchStore) addFlags(flags *pflag.FlagSet, rows, keys, inFlight int) {
 	flags.IntVar(&b.Rows, "rows", rows, "rows in the table")
 	flags.IntVar(&b.Width, "width", 16, "floats of a row")
-	flags.IntVar(&b.Keys, "keys", 4096, "random keys of a call")
+	flags.IntVar(&b.Keys, "keys", keys, "random keys of a call")
 	flags.IntVar(&b.InFlight, "in-flight", inFlight, "calls under way at once")
 	flags.StringVar(&b.Optimizer, "optimizer", ps.AdaGrad, "update rule: sgd, adagrad or ftrl")
 	flags.IntVar(&b.Shards, "shards", 64, "shards, a power of two")
@@ -646,6 +646,9 @@ func newBenchNode(t *terminal) *cobra.Command {
 			}
 			s := grpc.NewServer(server.Options()...)
 			server.Register(s, n, owned)
+			if err := server.RegisterLookups(s, n, server.LookupLimits{}); err != nil {
+				return err
+			}
 			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return n.Run(ctx) })
 			g.Go(func() error { return serve(ctx, s, listener) })

@@ -92,7 +92,7 @@ Epochs are written to a temporary directory that is removed at the end, or to
 		},
 	}
 	flags := cmd.Flags()
-	b.addFlags(flags, 7_500_000, 8) // more than 1 GB, and calls enough to keep all processors busy
+	b.addFlags(flags, 7_500_000, 4096, 8) // more than 1 GB, and calls enough to keep all processors busy
 	flags.Float64Var(&b.Seconds, "seconds", 5, "how long to train without an epoch, each time")
 	flags.Float64Var(&b.Touched, "touched", 0.01, "share of the rows that change before the incremental epoch")
 	flags.IntVar(&b.Rounds, "rounds", 3, "full epochs to take while training")

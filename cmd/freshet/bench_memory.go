@@ -49,7 +49,7 @@ memory than before. The table is not told its size.`,
 		},
 	}
 	flags := cmd.Flags()
-	b.addFlags(flags, 10_000_000, 1)
+	b.addFlags(flags, 10_000_000, 4096, 1)
 	for _, name := range []string{"keys", "in-flight"} {
 		if err := flags.MarkHidden(name); err != nil {
 			panic(err) // the flag has just been added

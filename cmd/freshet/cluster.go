@@ -92,6 +92,7 @@ type nodeSettings struct {
 	listener  net.Listener
 	advertise string // host:port that others reach the listener at
 	rowsMax   int
+	lookups   server.LookupLimits
 	gossip    gossipSettings
 	logger    *slog.Logger
 }
@@ -108,6 +109,9 @@ func runNode(ctx context.Context, c nodeSettings) error {
 	}
 	s := grpc.NewServer(server.Options()...)
 	server.Register(s, n, c.store)
+	if err := server.RegisterLookups(s, n, c.lookups); err != nil {
+		return err
+	}
 	gossip, err := joinGossip(ctx, c.gossip, c.store, coordinator.RoleNode, string(id), logger)
 	if err != nil {
 		return err

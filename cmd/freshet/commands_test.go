@@ -101,6 +101,10 @@ func TestKeysOfDocuments(t *testing.T) {
 	if share := report.Incremental.BytesShare; report.Full.Bytes < 20000*144 || share < 0.05 || share > 0.10 || report.TrainingRateRatio == 0 {
 		t.Errorf("bench checkpoint of 20,000 rows, then of 5 %% of them, says\n%s", epochs)
 	}
+	lookups, err := json.Marshal(lookupReport{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	figures := []string{"events", "log_loss", "auc", "calibration"}
 	calls := []string{"keys_per_second", "keys_per_server_cpu_second", "p50_us", "p99_us"}
 	for _, test := range []struct {
@@ -120,6 +124,10 @@ func TestKeysOfDocuments(t *testing.T) {
 		{"bench store", bench, nil, []string{"bytes_per_row", "pull", "push"}},
 		{"bench store", bench, []string{"pull"}, calls},
 		{"bench store", bench, []string{"push"}, calls},
+		{"bench lookup", lookups, nil, []string{"rows", "width", "keys", "in_flight", "encoding", "lookup"}},
+		{"bench lookup", lookups, []string{"lookup"}, []string{
+			"keys_per_second", "ns_per_key", "p50_us", "p99_us", "bytes_per_key", "request_bytes_per_key", "response_bytes_per_key",
+		}},
 		{"bench checkpoint", []byte(epochs), nil, []string{
 			"full", "incremental", "training_rate_ratio", "training_cores_before", "push_p99_ratio",
 		}},

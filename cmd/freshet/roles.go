@@ -15,6 +15,7 @@ import (
 	"github.com/freshet-ml/freshet/coordinator/meta"
 	"github.com/freshet-ml/freshet/coordinator/meta/etcd"
 	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/server"
 )
 
 // storeFlags are the flags of every role that talks to etcd.
@@ -192,13 +193,23 @@ func newPS(t *terminal) *cobra.Command {
 	var gossip gossipFlags
 	var name, address, advertise string
 	var rowsMax int
+	var lookups server.LookupLimits
 	cmd := &cobra.Command{
-		Use:     "ps",
-		Short:   "Run a parameter-server node",
-		Example: "  freshet ps --etcd 10.0.0.1:2379 --listen 0.0.0.0:7500 --advertise ps-0:7500",
-		Args:    cobra.NoArgs,
+		Use:   "ps",
+		Short: "Run a parameter-server node",
+		Example: `  freshet ps --etcd 10.0.0.1:2379 --listen 0.0.0.0:7500 --advertise ps-0:7500
+
+  # Readers may look up two tables, a million keys a second each:
+  freshet ps --lookup-tables users,items --lookup-rate 1000000`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t.talkative(cmd)
+			if lookups.KeysMax < 1 {
+				return usageError{fmt.Errorf("--lookup-keys-max %d: want at least 1", lookups.KeysMax)}
+			}
+			if !validRate(lookups.KeysPerSecond) {
+				return usageError{fmt.Errorf("--lookup-rate %v: want keys per second above 0, or 0 for no bound", lookups.KeysPerSecond)}
+			}
 			ctx := cmd.Context()
 			listener, err := listen(ctx, address)
 			if err != nil {
@@ -219,7 +230,8 @@ func newPS(t *terminal) *cobra.Command {
 			}
 			defer store.Close()
 			return untilStopped(ctx, runNode(ctx, nodeSettings{
-				store: store, name: name, listener: listener, advertise: reach, rowsMax: rowsMax, gossip: gossiping, logger: t.logger,
+				store: store, name: name, listener: listener, advertise: reach, rowsMax: rowsMax, lookups: lookups,
+				gossip: gossiping, logger: t.logger,
 			}))
 		},
 	}
@@ -230,6 +242,9 @@ func newPS(t *terminal) *cobra.Command {
 	flags.StringVar(&address, "listen", "127.0.0.1:0", "address to serve at; port 0 takes a free one")
 	flags.StringVar(&advertise, "advertise", "", "host:port that others reach it at (default: the listener's)")
 	flags.IntVar(&rowsMax, "rows-max", 0, "rows that one table may have in one shard; a push beyond is refused (0: no bound)")
+	flags.StringSliceVar(&lookups.Tables, "lookup-tables", nil, "tables that readers may look up, by name (default: all of kind float32)")
+	flags.IntVar(&lookups.KeysMax, "lookup-keys-max", server.LookupKeysMax, "keys of one look-up, over all its tables; more are refused")
+	flags.Float64Var(&lookups.KeysPerSecond, "lookup-rate", 0, "keys per second that each reader may look up at this node (0: no bound)")
 	profiled(cmd)
 	return cmd
 }

@@ -68,7 +68,7 @@ func (c *Config) validate() error {
 // ps/wire), and the memory is taken before anything else is known to be right.
 const pullBytesMax = 64 << 20
 
-// Node serves shards. Pull, Push and Applied are safe for concurrent use. Until
+// Node serves shards. Pull, Lookup, Push and Applied are safe for concurrent use. Until
 // Run has taken in the first shard map and models, and after it has returned,
 // they return ps.ErrUnavailable.
 type Node struct {
@@ -81,6 +81,8 @@ type Node struct {
 	routes route.Map         // guarded by mu
 	models map[string]layout // guarded by mu; by name
 
+	lookups sync.Pool // of *[]uint64: rows that are to be encoded
+
 	ready chan struct{} // closed once what the first map gives is open
 	once  sync.Once     // closes ready
 }
@@ -88,6 +90,7 @@ type Node struct {
 // layout is what a request has to agree with. It is immutable.
 type layout struct {
 	hash   uint64
+	tables []ps.Table
 	widths []int // bytes of a row, by table
 }
 
@@ -173,7 +176,7 @@ func (n *Node) take(ctx context.Context, m route.Map, models []ps.Model) (missin
 	}
 	layouts := make(map[string]layout, len(models))
 	for _, model := range models {
-		l := layout{hash: model.Layout.Hash()}
+		l := layout{hash: model.Layout.Hash(), tables: model.Layout.Tables}
 		for _, t := range model.Layout.Tables {
 			l.widths = append(l.widths, t.RowBytes())
 		}
@@ -213,7 +216,7 @@ func (n *Node) layout(name string, hash uint64) (layout, error) {
 	case !known:
 		return layout{}, fmt.Errorf("model %q: %w", name, ps.ErrUnknownModel)
 	case model.hash != hash:
-		return layout{}, fmt.Errorf("pull of model %q with layout %016x, the cluster's is %016x: %w", name, hash, model.hash, ps.ErrModelMismatch)
+		return layout{}, fmt.Errorf("model %q is asked for by layout %016x, the cluster's is %016x: %w", name, hash, model.hash, ps.ErrModelMismatch)
 	}
 	return model, nil
 }

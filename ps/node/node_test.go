@@ -130,7 +130,13 @@ type running struct {
 	stop    func()
 }
 
-func start(t *testing.T, id ps.NodeID, o *ownership) *running {
+func start(t testing.TB, id ps.NodeID, o *ownership) *running {
+	t.Helper()
+	return startWith(t, id, o, server.LookupLimits{})
+}
+
+// startWith is start with limits of look-ups.
+func startWith(t testing.TB, id ps.NodeID, o *ownership, limits server.LookupLimits) *running {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	n, err := node.New(node.Config{ID: id, Ownership: o, Copies: copies{o}, Stripes: 3, Logger: logger})
@@ -145,6 +151,9 @@ func start(t *testing.T, id ps.NodeID, o *ownership) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := grpc.NewServer(server.Options()...)
 	server.Register(s, n, o)
+	if err := server.RegisterLookups(s, n, limits); err != nil {
+		t.Fatal(err)
+	}
 	var tasks sync.WaitGroup
 	tasks.Go(func() {
 		if err := n.Run(ctx); err != nil {
@@ -175,7 +184,7 @@ func unused(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-func dial(t *testing.T, o *ownership, options ...grpc.DialOption) *client.Client {
+func dial(t testing.TB, o *ownership, options ...grpc.DialOption) *client.Client {
 	t.Helper()
 	c, err := client.Dial(t.Context(), client.Config{Routes: o, Logger: slog.New(slog.DiscardHandler), DialOptions: options})
 	if err != nil {
@@ -208,7 +217,7 @@ func everyShard(from, to ps.Offset, value float64) *ps.Update {
 	return u
 }
 
-func push(t *testing.T, c *client.Client, u *ps.Update) []ps.Answer {
+func push(t testing.TB, c *client.Client, u *ps.Update) []ps.Answer {
 	t.Helper()
 	wait, err := c.Push(t.Context(), u)
 	if err != nil {

@@ -36,15 +36,17 @@ type opened struct {
 	turn chan struct{}
 	// promoted: it was a copy before.
 	promoted bool
-	// appliedAt is when a push last changed the shard; zero if none has since it was opened.
+	// appliedAt is when a push last changed the shard; zero if none has since it was opened,
+	// which was at openedAt.
 	appliedAt time.Time
+	openedAt  time.Time
 	// lineage is that of the epoch that was committed when the shard was opened.
 	lineage uint64
 }
 
 // newOpened returns a shard that descends from the given files.
 func newOpened(s *shard.Shard, files ...checkpoint.File) *opened {
-	return &opened{Shard: s, files: files, turn: make(chan struct{}, 1)}
+	return &opened{Shard: s, files: files, turn: make(chan struct{}, 1), openedAt: time.Now()}
 }
 
 // filesMax bounds opened.files. Only the newest committed file is asked for, and at

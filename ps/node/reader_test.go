@@ -77,6 +77,8 @@ func TestAReaderHasTheWeightsOfAllShardsAndLearnsThatTheyAreCurrent(t *testing.T
 	nodes := map[ps.NodeID]*running{"a": start(t, "a", o), "b": start(t, "b", o)}
 	o.set(addresses(nodes), "a", "b")
 	c := dial(t, o)
+	<-nodes["a"].node.Ready() // a push before is refused
+	<-nodes["b"].node.Ready()
 	push(t, c, everyShard(0, 1, 1))
 	r := read(t, o, ps.Reading{Layout: testModel().Layout.Hash()})
 	upTo := func(n ps.Offset) func() bool {

@@ -98,9 +98,9 @@ func Decode(dst []byte, e ps.Encoding, t ps.Table, encoded []byte) error {
 // finite wraps ps.ErrCorrupt if a weight is not.
 func finite(rows []byte, e ps.Encoding, rowBytes int) error {
 	const exponent = 0x7f800000
-	for i := 0; i < len(rows); i += 4 {
-		if binary.LittleEndian.Uint32(rows[i:])&exponent == exponent {
-			return fmt.Errorf("row %d as %v: weight %d is %v: %w", i/rowBytes, e, i%rowBytes/4, weight(rows[i:]), ps.ErrCorrupt)
+	for i, bits := range ps.View[int32](rows) {
+		if bits&exponent == exponent {
+			return fmt.Errorf("row %d as %v: weight %d is %v: %w", 4*i/rowBytes, e, 4*i%rowBytes/4, weight(rows[4*i:]), ps.ErrCorrupt)
 		}
 	}
 	return nil
@@ -111,10 +111,11 @@ func weight(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.
 func putWeight(b []byte, w float32) { binary.LittleEndian.PutUint32(b, math.Float32bits(w)) }
 
 func encodeInt8(dst, row []byte) {
-	greatest := float32(0)
-	for i := 0; i < len(row); i += 4 {
-		greatest = max(greatest, float32(math.Abs(float64(weight(row[i:])))))
+	var bits uint32 // of the greatest: without their signs, floats are in the order of their bits
+	for rest := row; len(rest) >= 4; rest = rest[4:] {
+		bits = max(bits, binary.LittleEndian.Uint32(rest)&^(1<<31))
 	}
+	greatest := math.Float32frombits(bits)
 	if greatest < least {
 		clear(dst)
 		return
@@ -122,16 +123,19 @@ func encodeInt8(dst, row []byte) {
 	scale := min(greatest/levels, scaleMax)
 	putWeight(dst, scale)
 	inverse := 1 / float64(scale)
-	for i := 0; i < len(row); i += 4 {
-		// Rounding of the scale can make 127 of it less than the greatest, never by a half.
-		dst[scaleBytes+i/4] = byte(int8(math.RoundToEven(float64(weight(row[i:])) * inverse)))
+	dst = dst[scaleBytes:]
+	for rest := row; len(rest) >= 4 && len(dst) > 0; rest, dst = rest[4:], dst[1:] {
+		// Rounding of the scale can make 127 of it less than the greatest, never by a half. The
+		// sum leaves no room for fractions: its last bits are the number, rounded to even.
+		dst[0] = byte(math.Float64bits(float64(weight(rest))*inverse + 0x1.8p52))
 	}
 }
 
 func decodeInt8(dst, encoded []byte) {
 	scale := weight(encoded)
-	for i, q := range encoded[scaleBytes:] {
-		putWeight(dst[4*i:], scale*float32(int8(q)))
+	for _, q := range encoded[scaleBytes:] {
+		putWeight(dst, scale*float32(int8(q)))
+		dst = dst[4:]
 	}
 }
 

@@ -138,6 +138,17 @@ func (s *Shard) Progress() ps.ShardProgress {
 	return p
 }
 
+// Freshness writes to f how fresh the shard's rows are, but for Age, which no shard knows.
+// The memory of f.Applied is used again where it is large enough.
+func (s *Shard) Freshness(f *ps.Freshness) {
+	f.Boundary = ps.Boundary{Fence: s.config.Fence, Seq: s.seq}
+	f.Applied, f.EventTime = f.Applied[:0], 0
+	for i := range s.partitions {
+		p := &s.partitions[i]
+		f.Applied, f.EventTime = append(f.Applied, p.Applied), max(f.EventTime, p.EventTime)
+	}
+}
+
 // Bytes returns the memory of all rows and their indexes, used or reserved, and of
 // the rows copied for a snapshot under way.
 func (s *Shard) Bytes() int {

@@ -9,9 +9,9 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Codec encodes and decodes the messages of an exchange without the generated code,
-// and leaves all others to it. Both are protobuf: either side may do without it.
-// Servers and clients that exchange have to use it.
+// Codec encodes and decodes the messages of an exchange and of a look-up without the
+// generated code, and leaves all others to it. Both are protobuf: either side may do
+// without it. Servers and clients that exchange or look up have to use it.
 type Codec struct{ plain encoding.CodecV2 }
 
 // NewCodec returns a codec. It is safe for concurrent use.
@@ -37,6 +37,11 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return m.decode(data)
 	case *Response:
 		m.hold(data)
+		return nil
+	case *LookupAsked:
+		return m.decode(data)
+	case *LookupAnswer:
+		m.decode(data)
 		return nil
 	}
 	return c.plain.Unmarshal(data, v)

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/freshet-ml/freshet/ps"
 )
@@ -70,7 +72,8 @@ type remote struct {
 func (e *remote) Error() string { return e.message }
 func (e *remote) Unwrap() error { return e.condition }
 
-// ToStatus returns err as a gRPC status error that carries the condition's reason.
+// ToStatus returns err as a gRPC status error that carries the condition's reason, and of a
+// ps.LimitedError how long to wait.
 // A nil error stays nil, and an error that is a status already stays as it is.
 func ToStatus(err error) error {
 	if err == nil {
@@ -92,7 +95,11 @@ func ToStatus(err error) error {
 			break
 		}
 	}
-	st, detailErr := status.New(code, err.Error()).WithDetails(&errdetails.ErrorInfo{Domain: Domain, Reason: reason})
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: Domain, Reason: reason}}
+	if limited, ok := errors.AsType[*ps.LimitedError](err); ok {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(limited.Wait)})
+	}
+	st, detailErr := status.New(code, err.Error()).WithDetails(details...)
 	if detailErr != nil {
 		return status.Error(code, err.Error())
 	}
@@ -108,10 +115,21 @@ func FromStatus(err error) error {
 	if err == nil || !ok {
 		return err
 	}
+	var refusal error
 	for _, detail := range st.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
-			return Refusal(info.GetReason(), st.Message())
+		switch info := detail.(type) {
+		case *errdetails.ErrorInfo:
+			if info.GetDomain() == Domain {
+				refusal = Refusal(info.GetReason(), st.Message())
+			}
+		case *errdetails.RetryInfo: // behind the reason
+			if errors.Is(refusal, ps.ErrLimited) {
+				refusal = &ps.LimitedError{Message: st.Message(), Wait: info.GetRetryDelay().AsDuration()}
+			}
 		}
+	}
+	if refusal != nil {
+		return refusal
 	}
 	switch st.Code() {
 	case codes.Unavailable:

@@ -171,8 +171,8 @@ func (r *reader) unknownWithin(number protowire.Number, kind protowire.Type, end
 	}
 }
 
-// numbers appends the elements of a repeated uint32 field, packed or one of them.
-func numbers[T ~uint32](r *reader, to []T, kind protowire.Type, end int) []T {
+// numbers appends the elements of a repeated field of numbers, packed or one of them.
+func numbers[T ~uint32 | ~uint64](r *reader, to []T, kind protowire.Type, end int) []T {
 	if kind == protowire.VarintType {
 		return append(to, T(r.varint()))
 	}

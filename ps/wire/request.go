@@ -214,30 +214,41 @@ func (q *Request) decodeRows(r *reader, end int) {
 }
 
 func (q *Request) decodePull(r *reader, end int) {
-	p := &q.pull
 	for {
 		number, kind, ok := r.next(end)
 		if !ok {
 			return
 		}
-		switch {
-		case number == 1 && kind == protowire.BytesType:
-			p.Model = q.name(r, end)
-		case number == 2 && kind == protowire.Fixed64Type:
-			p.Layout = r.fixed64()
-		case number == 3 && (kind == protowire.BytesType || kind == protowire.VarintType):
-			p.Shards = numbers(r, p.Shards, kind, end)
-		case number == 4 && kind == protowire.BytesType:
-			q.decodeTable(r, r.message(end))
-		case number == 5 && kind == protowire.VarintType:
-			p.Number = r.varint()
-		default:
-			r.unknown(number, kind, end)
+		if number == 5 && kind == protowire.VarintType {
+			q.pull.Number = r.varint()
+			continue
 		}
+		q.decodePullField(r, number, kind, end)
+	}
+}
+
+// decodePullField decodes what pulls and look-ups have in common.
+func (q *Request) decodePullField(r *reader, number protowire.Number, kind protowire.Type, end int) {
+	p := &q.pull
+	switch {
+	case number == 1 && kind == protowire.BytesType:
+		p.Model = q.name(r, end)
+	case number == 2 && kind == protowire.Fixed64Type:
+		p.Layout = r.fixed64()
+	case number == 3 && (kind == protowire.BytesType || kind == protowire.VarintType):
+		p.Shards = numbers(r, p.Shards, kind, end)
+	case number == 4 && kind == protowire.BytesType:
+		q.decodeTable(r, r.message(end))
+	default:
+		r.unknown(number, kind, end)
 	}
 }
 
 func (q *Request) decodeTable(r *reader, end int) {
+	if len(q.pull.Tables) > ps.TablesMax { // as many are refused anyway, and take memory
+		r.skip(r.left - end)
+		return
+	}
 	var table ps.TableKeys
 	var packed []byte
 	first := len(q.counts)
@@ -358,31 +369,53 @@ func appendItem(b []byte, item *ps.Item, refers bool) []byte {
 // Pulling returns a request, with a number or 0, to pull the reads' rows of the given
 // shards, ascending. It holds nothing of the reads' memory.
 func Pulling(model string, layout, number uint64, shards []ps.ShardID, reads []ps.Read) *Message {
-	size := sizeOfField(1, len(model)) + sizeOfFixed(2, layout) + sizeOfNumber(5, number)
-	packed := 0
-	for _, s := range shards {
-		packed += protowire.SizeVarint(uint64(s))
-	}
-	size += sizeOfField(3, packed)
-	for i := range reads {
-		size += sizeOfMessage(4, tableSize(&reads[i], shards))
-	}
+	size := pullSize(model, layout, shards, reads) + sizeOfNumber(5, number)
 	whole := sizeOfMessage(2, size)
 	buffer := buffers.Get(whole)
 	b := appendLength((*buffer)[:0], 2, size)
+	b = appendPull(b, model, layout, shards, reads)
+	b = appendNumber(b, 5, number)
+	return message(buffer, b, whole)
+}
+
+// pullSize returns the size of what pulls and look-ups have in common.
+func pullSize(model string, layout uint64, shards []ps.ShardID, reads []ps.Read) int {
+	size := sizeOfField(1, len(model)) + sizeOfFixed(2, layout) + sizeOfField(3, packedSize(shards))
+	for i := range reads {
+		size += sizeOfMessage(4, tableSize(&reads[i], shards))
+	}
+	return size
+}
+
+// packedSize returns the size of packed numbers.
+func packedSize[T ~uint32 | ~uint64](numbers []T) int {
+	size := 0
+	for _, n := range numbers {
+		size += protowire.SizeVarint(uint64(n))
+	}
+	return size
+}
+
+// appendPacked appends a repeated field of numbers.
+func appendPacked[T ~uint32 | ~uint64](b []byte, number protowire.Number, numbers []T) []byte {
+	if len(numbers) == 0 {
+		return b
+	}
+	b = appendLength(b, number, packedSize(numbers))
+	for _, n := range numbers {
+		b = protowire.AppendVarint(b, uint64(n))
+	}
+	return b
+}
+
+func appendPull(b []byte, model string, layout uint64, shards []ps.ShardID, reads []ps.Read) []byte {
 	b = appendField(b, 1, model)
 	b = appendFixed(b, 2, layout)
-	if packed > 0 {
-		b = appendLength(b, 3, packed)
-	}
-	for _, s := range shards {
-		b = protowire.AppendVarint(b, uint64(s))
-	}
+	b = appendPacked(b, 3, shards)
 	for i := range reads {
 		b = appendTable(b, &reads[i], shards)
 	}
-	b = appendNumber(b, 5, number)
-	return message(buffer, b, whole)
+	return b
 }
 
 // countsOf returns how many keys a read has of the shards, and the size of the counts.

@@ -60,11 +60,16 @@ func (r *Reply) Message(more bool) *Message {
 		size += sizeOfMessage(1, len(v))
 	}
 	b := r.whole.ReadOnlyData()[r.headers:r.headers]
-	data := make(mem.BufferSlice, 0, 2*len(r.Values)+1)
 	if more {
 		b = appendNumber(b, 3, 1)
 	}
-	b = appendLength(b, 2, size)
+	return &Message{data: r.tables(appendLength(b, 2, size))}
+}
+
+// tables returns b, which begins where the headers do, and Values behind it, each as a
+// field of bytes.
+func (r *Reply) tables(b []byte) mem.BufferSlice {
+	data := make(mem.BufferSlice, 0, 2*len(r.Values)+1)
 	from := 0
 	for i, v := range r.Values {
 		b = appendLength(b, 1, len(v))
@@ -77,7 +82,7 @@ func (r *Reply) Message(more bool) *Message {
 	if from < len(b) { // no tables
 		data = append(data, r.whole.Slice(r.headers+from, r.headers+len(b)))
 	}
-	return &Message{data: data}
+	return data
 }
 
 // Refused returns the psv1.ExchangeResponse to a pull that is refused for err.
@@ -297,30 +302,35 @@ func (d *Destination) rest(table int) []byte {
 func (d *Destination) copyTables(r *reader, end, table int) int {
 	for {
 		number, kind, ok := r.next(end)
-		if !ok {
+		switch {
+		case !ok:
 			return table
-		}
-		if number != 1 || kind != protowire.BytesType {
+		case number == 1 && kind == protowire.BytesType:
+			d.copyTable(r, end, table)
+			table++
+		default:
 			r.unknown(number, kind, end)
-			continue
 		}
-		n := r.length(end)
-		if table >= len(d.reads) {
-			r.spoil("values of more tables than were asked for")
-			return table
+	}
+}
+
+// copyTable copies a part of the rows of one table.
+func (d *Destination) copyTable(r *reader, end, table int) {
+	n := r.length(end)
+	if table >= len(d.reads) {
+		r.spoil("values of more tables than were asked for")
+		return
+	}
+	for n > 0 {
+		room := d.rest(table)
+		if len(room) == 0 {
+			r.spoil("more values than were asked for")
+			return
 		}
-		for n > 0 {
-			room := d.rest(table)
-			if len(room) == 0 {
-				r.spoil("more values than were asked for")
-				return table
-			}
-			room = room[:min(n, len(room))]
-			r.copy(room)
-			d.at[table].bytes += len(room)
-			n -= len(room)
-		}
-		table++
+		room = room[:min(n, len(room))]
+		r.copy(room)
+		d.at[table].bytes += len(room)
+		n -= len(room)
 	}
 }
 

@@ -131,46 +131,51 @@ func Answers(resp *psv1.PushResponse) ([]ps.Answer, error) {
 
 // PullRequest returns p as a message.
 func PullRequest(p *ps.Pull) *psv1.PullRequest {
-	req := &psv1.PullRequest{
+	return &psv1.PullRequest{
 		Model:  p.Model,
 		Layout: p.Layout,
-		Shards: make([]uint32, len(p.Shards)),
-		Tables: make([]*psv1.TableKeys, len(p.Tables)),
+		Shards: shardNumbers(p.Shards),
+		Tables: tableKeysMessages(p.Tables),
 		Number: p.Number,
 	}
-	for i, s := range p.Shards {
-		req.Shards[i] = uint32(s)
-	}
-	for i, t := range p.Tables {
-		req.Tables[i] = &psv1.TableKeys{Table: uint32(t.Table), Counts: t.Counts, Keys: ps.Bytes(t.Keys)}
-	}
-	return req
 }
 
-// Pull returns the pull that a message holds. Its counts add up to its keys.
-func Pull(req *psv1.PullRequest) (*ps.Pull, error) {
-	p := &ps.Pull{
-		Model:  req.GetModel(),
-		Layout: req.GetLayout(),
-		Shards: make([]ps.ShardID, len(req.GetShards())),
-		Tables: make([]ps.TableKeys, len(req.GetTables())),
-		Number: req.GetNumber(),
+func tableKeysMessages(tables []ps.TableKeys) []*psv1.TableKeys {
+	messages := make([]*psv1.TableKeys, len(tables))
+	for i, t := range tables {
+		messages[i] = &psv1.TableKeys{Table: uint32(t.Table), Counts: t.Counts, Keys: ps.Bytes(t.Keys)}
 	}
-	for i, s := range req.GetShards() {
-		p.Shards[i] = ps.ShardID(s)
-	}
-	for i, t := range req.GetTables() {
+	return messages
+}
+
+func tableKeys(messages []*psv1.TableKeys) ([]ps.TableKeys, error) {
+	tables := make([]ps.TableKeys, len(messages))
+	for i, t := range messages {
 		ks, err := keys(t.GetKeys())
 		if err != nil {
 			return nil, fmt.Errorf("table %d: %w", t.GetTable(), err)
 		}
-		p.Tables[i] = ps.TableKeys{Table: ps.TableID(t.GetTable()), Counts: t.GetCounts(), Keys: ks}
+		tables[i] = ps.TableKeys{Table: ps.TableID(t.GetTable()), Counts: t.GetCounts(), Keys: ks}
 	}
+	return tables, nil
+}
+
+// Pull returns the pull that a message holds. Its counts add up to its keys.
+func Pull(req *psv1.PullRequest) (*ps.Pull, error) {
+	tables, err := tableKeys(req.GetTables())
+	if err != nil {
+		return nil, err
+	}
+	p := &ps.Pull{Model: req.GetModel(), Layout: req.GetLayout(), Shards: shardIDs(req.GetShards()), Tables: tables, Number: req.GetNumber()}
 	return p, checkPull(p)
 }
 
 // checkPull reports a shape that no pull has.
 func checkPull(p *ps.Pull) error {
+	if len(p.Shards) > ps.ShardsMax || len(p.Tables) > ps.TablesMax {
+		return fmt.Errorf("%d tables at %d shards were asked for, there are at most %d and %d: %w",
+			len(p.Tables), len(p.Shards), ps.TablesMax, ps.ShardsMax, ps.ErrInvalid)
+	}
 	for i, s := range p.Shards {
 		if i > 0 && s <= p.Shards[i-1] {
 			return fmt.Errorf("shards of a pull are not ascending: %d after %d: %w", s, p.Shards[i-1], ps.ErrInvalid)
@@ -258,8 +263,8 @@ func Reading(req *psv1.FollowRequest) (ps.Reading, error) {
 		return ps.Reading{}, nil
 	}
 	r := ps.Reading{Layout: req.GetLayout(), Encoding: ps.Encoding(req.GetEncoding())}
-	if e := req.GetEncoding(); e < 0 || e > psv1.Encoding(ps.Int8) {
-		return ps.Reading{}, fmt.Errorf("encoding %d of a reader: want at most %d: %w", e, ps.Int8, ps.ErrInvalid)
+	if err := checkEncoding(req.GetEncoding()); err != nil {
+		return ps.Reading{}, err
 	}
 	if r.Layout == 0 {
 		return ps.Reading{}, fmt.Errorf("a reader has to say by which layout it reads: %w", ps.ErrInvalid)

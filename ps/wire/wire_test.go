@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -23,7 +24,7 @@ import (
 
 var sentinels = []error{
 	ps.ErrInvalid, ps.ErrTooLarge, ps.ErrUnknownModel, ps.ErrModelMismatch, ps.ErrNotOwner, ps.ErrNoOwner,
-	ps.ErrReplaced, ps.ErrUnavailable, ps.ErrOutOfMemory, ps.ErrCorrupt, ps.ErrConflict,
+	ps.ErrReplaced, ps.ErrUnavailable, ps.ErrOutOfMemory, ps.ErrCorrupt, ps.ErrConflict, ps.ErrKeysUnknown, ps.ErrBehind, ps.ErrLimited,
 }
 
 func TestEverySentinelSurvivesTheNetwork(t *testing.T) {
@@ -41,6 +42,16 @@ func TestEverySentinelSurvivesTheNetwork(t *testing.T) {
 		if got := wire.Refusal(wire.Reason(sent), sent.Error()); !errors.Is(got, sentinel) {
 			t.Errorf("refusal %q does not come back as %v", wire.Reason(sent), sentinel)
 		}
+	}
+}
+
+func TestALimitSaysHowLongToWaitAcrossTheNetwork(t *testing.T) {
+	want := &ps.LimitedError{Message: "too many keys", Wait: 1250 * time.Millisecond}
+	st := status.Convert(wire.ToStatus(fmt.Errorf("node a: %w", want)))
+	got := wire.FromStatus(status.ErrorProto(roundTrip(t, st.Proto(), &statuspb.Status{})))
+	limited, ok := errors.AsType[*ps.LimitedError](got)
+	if !ok || limited.Wait != want.Wait || got.Error() != "node a: too many keys" || !errors.Is(got, ps.ErrLimited) {
+		t.Errorf("%v came back as %v, want the same text and wait of %v", want, got, want.Wait)
 	}
 }
 

@@ -1413,7 +1413,8 @@ type LookupRequest struct {
 	// If there are any, one for each shard: what the caller has seen of it already. A shard
 	// that has less is refused as BEHIND.
 	Seen []*Boundary `protobuf:"bytes,6,rep,name=seen,proto3" json:"seen,omitempty"`
-	// If not 0, a shard to which nothing was applied for longer is refused as BEHIND.
+	// If not 0, a shard to which nothing was applied for longer, or since it was opened, is
+	// refused as BEHIND.
 	MaxAgeMs      float64 `protobuf:"fixed64,7,opt,name=max_age_ms,json=maxAgeMs,proto3" json:"max_age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1614,7 +1615,8 @@ type ShardFreshness struct {
 	Applied []uint64 `protobuf:"varint,2,rep,packed,name=applied,proto3" json:"applied,omitempty"`
 	// The largest event time that is applied, in milliseconds since 1970; 0 if unknown.
 	EventTime int64 `protobuf:"varint,3,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
-	// Milliseconds since something was last applied.
+	// Milliseconds since something was last applied, or since the shard was opened if nothing
+	// was since then.
 	AgeMs         float64 `protobuf:"fixed64,4,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -490,9 +490,22 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Lookups is served by every parameter-server node, for readers that keep nothing. What
-// a reader may ask for is limited: by tables, keys in a request, and keys in a second.
+// a reader may ask for is limited: by tables (unless the node is told otherwise, all of
+// kind float32), keys in a request (262,144), and keys in a second.
+//
+// A reader is who its TLS certificate says, by its common name. Without one it is who it
+// says itself in the metadata "freshet-identity", which nobody checks, or all at its
+// address are one.
 type LookupsClient interface {
-	// Lookup reads rows, as Pull does, and tells how fresh they are.
+	// Lookup reads rows, as Pull does, and tells how fresh they are. All rows of a shard, in
+	// all tables, are as they were at the boundary that the response has for it.
+	//
+	// It is refused as a whole, with these reasons: INVALID (a request of no such shape, an
+	// unknown table or one that may not be looked up, a key of another shard), TOO_LARGE (more
+	// keys than a request may have, or 32 MiB of rows), UNKNOWN_MODEL, MODEL_MISMATCH (the
+	// layout is not the model's), NOT_OWNER, NO_OWNER, UNAVAILABLE, BEHIND (see seen and
+	// max_age_ms) and LIMITED, with a google.rpc.RetryInfo that says how long to wait. A
+	// message of more than 64 MiB is refused by gRPC, as RESOURCE_EXHAUSTED without a reason.
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
 }
 
@@ -519,9 +532,22 @@ func (c *lookupsClient) Lookup(ctx context.Context, in *LookupRequest, opts ...g
 // for forward compatibility.
 //
 // Lookups is served by every parameter-server node, for readers that keep nothing. What
-// a reader may ask for is limited: by tables, keys in a request, and keys in a second.
+// a reader may ask for is limited: by tables (unless the node is told otherwise, all of
+// kind float32), keys in a request (262,144), and keys in a second.
+//
+// A reader is who its TLS certificate says, by its common name. Without one it is who it
+// says itself in the metadata "freshet-identity", which nobody checks, or all at its
+// address are one.
 type LookupsServer interface {
-	// Lookup reads rows, as Pull does, and tells how fresh they are.
+	// Lookup reads rows, as Pull does, and tells how fresh they are. All rows of a shard, in
+	// all tables, are as they were at the boundary that the response has for it.
+	//
+	// It is refused as a whole, with these reasons: INVALID (a request of no such shape, an
+	// unknown table or one that may not be looked up, a key of another shard), TOO_LARGE (more
+	// keys than a request may have, or 32 MiB of rows), UNKNOWN_MODEL, MODEL_MISMATCH (the
+	// layout is not the model's), NOT_OWNER, NO_OWNER, UNAVAILABLE, BEHIND (see seen and
+	// max_age_ms) and LIMITED, with a google.rpc.RetryInfo that says how long to wait. A
+	// message of more than 64 MiB is refused by gRPC, as RESOURCE_EXHAUSTED without a reason.
 	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)
 	mustEmbedUnimplementedLookupsServer()
 }
