@@ -18,6 +18,8 @@ import (
 type memory struct {
 	layout ps.Layout
 	scale  []float32 // by table: the standard deviation of rows that were not put
+	// forget makes rows that were not put anew for each pull, the same ones.
+	forget bool
 
 	mu    sync.RWMutex
 	rows  []map[ps.Key][]float32 // by table
@@ -50,12 +52,14 @@ func (m *memory) row(table ps.TableID, key ps.Key) []float32 {
 	if row != nil {
 		return row
 	}
-	rng := rand.New(rand.NewPCG(uint64(key), uint64(table)))
+	normal := rand.New(rand.NewPCG(uint64(key), uint64(table)))
 	row = make([]float32, m.layout.Tables[table].Width)
 	for i := range row {
-		row[i] = m.scale[table] * float32(rng.NormFloat64())
+		row[i] = m.scale[table] * float32(normal.NormFloat64())
 	}
-	m.put(table, key, row)
+	if !m.forget {
+		m.put(table, key, row)
+	}
 	return row
 }
 

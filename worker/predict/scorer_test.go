@@ -518,7 +518,8 @@ func TestScoringAllocatesNothingPerEvent(t *testing.T) {
 		})
 	}
 	allocations(400) // its memory is made
-	if few, many := allocations(2), allocations(400); many > few {
+	// The race detector makes some of its own.
+	if few, many := allocations(2), allocations(400); many > few+4 {
 		t.Errorf("%v allocations for 2 events and %v for 400, want as many", few, many)
 	}
 }

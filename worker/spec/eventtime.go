@@ -23,7 +23,7 @@ var (
 
 // Milliseconds returns the event time that a text of the column holds, in milliseconds
 // since 1970. Fractions of a millisecond are cut off. The error says what is wrong with
-// the text without telling it, and costs no allocation.
+// the text without telling it.
 //
 // Whoever makes an event reads its time by this, so that it is the same in learning and
 // in serving.
