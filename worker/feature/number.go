@@ -91,6 +91,20 @@ func newLogBuckets(base float64) logBuckets { return logBuckets{base, math.Log(b
 
 func (l logBuckets) bucket(v float64) int64 {
 	y := 1 + math.Abs(v)
+	var n int64
+	if l.base == 2 {
+		n = int64(math.Float64bits(y)>>52) - 1023 // its exponent: what largest says, for less
+	} else {
+		n = l.largest(y)
+	}
+	if v < 0 {
+		n = -n
+	}
+	return n
+}
+
+// largest returns the largest n with base^n <= y, which is at least 1.
+func (l logBuckets) largest(y float64) int64 {
 	quotient := math.Log(y) / l.logarithm
 	n := math.Floor(quotient)
 	// A quotient of logarithms is off in its last bits, so that 999, say, could
@@ -100,9 +114,6 @@ func (l logBuckets) bucket(v float64) int64 {
 		if math.Pow(l.base, nearest) > y {
 			n--
 		}
-	}
-	if v < 0 {
-		n = -n
 	}
 	return int64(n)
 }

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// White-box because the short way for whole numbers is compared with strconv, number by
-// number.
+// White-box because short ways are compared with the long ones, number by number.
 
 func TestWholeNumbersAreReadAsStrconvReadsThem(t *testing.T) {
 	const seed = 5
@@ -38,4 +37,28 @@ func TestWholeNumbersAreReadAsStrconvReadsThem(t *testing.T) {
 			t.Errorf("%q is the number %v, want none", text, v)
 		}
 	}
+}
+
+func TestPowersOfTwoBoundBucketsAsOtherPowersDo(t *testing.T) {
+	const seed = 6
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	l := newLogBuckets(2)
+	check := func(v float64) {
+		if got, want := l.bucket(v), l.largest(1+v); got != want {
+			t.Errorf("%v is in bucket %d, want %d", v, got, want)
+		}
+		if v > 0 && l.bucket(-v) != -l.bucket(v) {
+			t.Errorf("%v is in bucket %d, and %v in %d", v, l.bucket(v), -v, l.bucket(-v))
+		}
+	}
+	for exponent := range 1024 {
+		power := math.Ldexp(1, exponent)
+		for _, v := range []float64{power - 1, math.Nextafter(power-1, 0), math.Nextafter(power-1, math.Inf(1)), power * (1 + rng.Float64())} {
+			check(min(v, math.MaxFloat64))
+		}
+	}
+	check(0)
+	check(math.MaxFloat64)
+	check(math.SmallestNonzeroFloat64)
 }

@@ -139,7 +139,7 @@ func split(s *spec.Spec, columns []string) (item, query *spec.Spec, err error) {
 // name takes the names of the list.
 func (it *items) name(list *Items) error {
 	at := slices.IndexFunc(list.Columns, func(c Column) bool { return c.Name == list.Name })
-	if at < 0 {
+	if at < 0 || list.Name == "" {
 		return fmt.Errorf("no column %q with their names: %w", list.Name, ps.ErrInvalid)
 	}
 	names := list.Columns[at].Values

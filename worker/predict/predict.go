@@ -12,7 +12,8 @@
 //
 // Invariants:
 //
-//  1. An answer is computed from one pull, which begins after its Served was asked for.
+//  1. A request pulls once, after it asked how fresh the rows are. Only the vectors of
+//     items are older than what it says; see Retrieve.
 //  2. What is wrong with one event is said of it alone; the others of its request have the
 //     scores that they would have without it.
 //  3. A request leaves nothing behind that the next could see.

@@ -288,6 +288,42 @@ func TestAChangedRowIsSearchedBySoon(t *testing.T) {
 	})
 }
 
+func TestAnItemsOwnRowNeedNotWaitForWhatManyHave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 70_000 // more than a round recomputes of those
+		list := &predict.Items{Name: "item", Columns: []predict.Column{column("item"), column("owner", "everybody's")}}
+		for i := range n {
+			list.Columns[0].Values = append(list.Columns[0].Values, fmt.Sprint(i))
+		}
+		s, rows := scorer(t, parsed(t, "model: m\nlabel: {column: y}\nfeatures: [{name: item, column: item}, {name: owner, column: owner}]\n"),
+			func(c *predict.ScorerConfig) { c.Items, c.Limits.Events = list, n })
+		key := func(i int) ps.Key { return feature.Key("item", fmt.Append(nil, i)) }
+		for i := range n {
+			rows.put(0, key(i), []float32{0})
+		}
+		all := feature.Key("owner", []byte("everybody's"))
+		rows.put(0, all, []float32{1})
+		running(t, s)
+		if got := retrieveAll(t, s, predict.Retrieve{Top: n}); len(got) != n || got["0"] != 1 || got["69999"] != 1 {
+			t.Fatalf("%d items, the first with %v, want %d with 1", len(got), got["0"], n)
+		}
+		time.Sleep(time.Second)
+		rows.put(0, all, []float32{2})
+		rows.put(0, key(n-1), []float32{5})
+		s.Changed(0, []ps.Key{all, key(n - 1)})
+		synctest.Wait()
+		got := retrieveAll(t, s, predict.Retrieve{Top: n})
+		if got["69999"] != 7 || got["69998"] != 1 || got["0"] != 2 {
+			t.Errorf("after a round the item whose own row changed has %v, its neighbour %v, the first %v; want 7, 1, 2", got["69999"], got["69998"], got["0"])
+		}
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if got := retrieveAll(t, s, predict.Retrieve{Top: n}); got["69999"] != 7 || got["69998"] != 2 {
+			t.Errorf("after another the last has %v and its neighbour %v; want 7 and 2", got["69999"], got["69998"])
+		}
+	})
+}
+
 // ownersKey returns the key of the owner that all items have, who is masked.
 func ownersKey(t *testing.T, s *predict.Scorer) ps.Key {
 	t.Helper()
@@ -391,6 +427,7 @@ func TestListsThatCannotBeMeantAreRefused(t *testing.T) {
 		say     string
 	}{
 		"no column of names":         {fm, "sku", []predict.Column{column("item", "a")}, `no column "sku"`},
+		"a column without a name":    {fm, "", []predict.Column{column("", "a")}, `no column ""`},
 		"no items":                   {fm, "item", []predict.Column{column("item")}, "0 items"},
 		"a name that is empty":       {fm, "item", []predict.Column{column("item", "a", "")}, "item 1 of column"},
 		"a name that is there twice": {fm, "item", []predict.Column{column("item", "a", "b", "c", "b")}, "items 1 and 3"},

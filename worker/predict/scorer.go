@@ -183,8 +183,8 @@ func (s *Scorer) acquire(ctx context.Context) (*workspace, error) {
 }
 
 // keysKept is how large a batch may have been whose memory is kept for another request:
-// with 16 factors 5 MB of rows. Larger ones are rare, and would hold the memory for ever.
-const keysKept = 1 << 16
+// with 16 factors at most 10 MB. Larger ones are rare, and would hold the memory for ever.
+const keysKept = 1 << 17
 
 func (s *Scorer) release(w *workspace) {
 	w.events.clear()
