@@ -182,10 +182,10 @@ func BenchmarkItems(b *testing.B) {
 			}
 		}
 	})
-	b.Run("changed/keys=1000", func(b *testing.B) {
-		keys := make([]ps.Key, 1000)
+	b.Run("changed/keys=200000", func(b *testing.B) { // more than the caches hold
+		keys := make([]ps.Key, 200_000)
 		for i := range keys { // one in two is an item's
-			keys[i] = feature.Key([]string{"user", "item"}[i%2], []byte(strconv.Itoa(i*997)))
+			keys[i] = feature.Key([]string{"user", "item"}[i%2], []byte(strconv.Itoa(i*997%1_000_000)))
 		}
 		for b.Loop() {
 			s.Changed(1, keys)

@@ -86,7 +86,7 @@ func (s itemSet) appendFrom(item int, dst []int32) []int32 {
 }
 
 // Changed says that rows of a table changed: items that have them get new vectors soon. It is
-// to be called after a Pull sees the rows. It costs some 100 ns a key, waits for nothing, and
+// to be called after a Pull sees the rows. It costs some 40 ns a key, waits for nothing, and
 // is safe for concurrent use; keys are not kept. Without items it does nothing.
 func (s *Scorer) Changed(table ps.TableID, keys []ps.Key) {
 	it := s.items
