@@ -15,7 +15,7 @@ type Example struct {
 
 // Named is one feature's value of an event.
 type Named struct {
-	// Feature is the feature's name in the spec, or "constant".
+	// Feature is the feature's name in the spec, or Constant.
 	Feature string
 	// Value is the text that is hashed, empty if it is missing; of a cross, the
 	// texts with " × " between them. Identifiers are masked already.
@@ -46,7 +46,7 @@ func (x *Extractor) Describe(e *worker.Event) (Example, error) {
 		}
 	}
 	if x.constant {
-		example.Features = append(example.Features, Named{Feature: "constant", Key: constantKey, X: 1})
+		example.Features = append(example.Features, Named{Feature: Constant, Key: constantKey, X: 1})
 	}
 	return example, nil
 }

@@ -66,6 +66,7 @@ type Extractor struct {
 	values []float32
 	ends   []int
 	digits []byte
+	shared shared // with other events
 	words  words
 	places []uint16 // of the tokens of features that are fields by position
 	// texts are the values' texts, collected only if describing.
@@ -222,33 +223,45 @@ func (x *Extractor) extract(e *worker.Event) (at string, err error) {
 	}()
 	x.keys, x.values, x.texts = x.keys[:0], x.values[:0], x.texts[:0]
 	x.places = x.places[:0]
+	sharing := len(x.shared.fixed) > 0 && !x.describing
 	for i := range x.inputs {
 		in := &x.inputs[i]
-		switch in.Kind {
-		case spec.Categorical:
-			x.add(in, e.Columns[in.column], 1)
-		case spec.Tokens:
-			switch {
-			case in.Fields > 0:
-				err = x.addPlaced(in, e.Columns[in.column])
-			case in.padding != nil && !x.describing:
-				x.addWords(in, e.Columns[in.column])
-			default:
-				err = x.addTokens(in, e.Columns[in.column])
+		if fixed := sharing && x.shared.fixed[i]; !fixed || !x.reuse(i) {
+			value, place := len(x.keys), len(x.places)
+			if err := x.addInput(in, e); err != nil {
+				return describeInput(in), err
 			}
-		case spec.Buckets:
-			err = x.addBucket(in, e.Columns[in.column])
-		case spec.Clock:
-			x.addClock(in, e.Time)
-		case spec.Cross:
-			err = x.addCross(in)
-		}
-		if err != nil {
-			return describeInput(in), err
+			if fixed {
+				x.keep(i, value, place)
+			}
 		}
 		x.ends[i] = len(x.keys)
 	}
 	return "", nil
+}
+
+// addInput adds the values of one input.
+func (x *Extractor) addInput(in *input, e *worker.Event) error {
+	switch in.Kind {
+	case spec.Categorical:
+		x.add(in, e.Columns[in.column], 1)
+	case spec.Tokens:
+		switch {
+		case in.Fields > 0:
+			return x.addPlaced(in, e.Columns[in.column])
+		case in.padding != nil && !x.describing:
+			x.addWords(in, e.Columns[in.column])
+		default:
+			return x.addTokens(in, e.Columns[in.column])
+		}
+	case spec.Buckets:
+		return x.addBucket(in, e.Columns[in.column])
+	case spec.Clock:
+		x.addClock(in, e.Time)
+	case spec.Cross:
+		return x.addCross(in)
+	}
+	return nil
 }
 
 func describeInput(in *input) string {

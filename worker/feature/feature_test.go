@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"testing"
@@ -321,5 +322,100 @@ func TestConstant(t *testing.T) {
 	}
 	if want[0].Key == want[1].Key {
 		t.Error("the constant is the missing value of a feature of that name")
+	}
+}
+
+func TestSharedColumnsAreExtractedAsOthers(t *testing.T) {
+	s, err := spec.Parse("test.yaml", []byte(`
+model: test
+stream: {format: csv, time: {column: ts}}
+label: {column: y}
+features:
+  - {name: a, column: a}
+  - {name: b, column: b, split: " ", cross_only: true}
+  - {name: c, column: c, split: " ", fields: 3}
+  - {name: d, column: d, log: 2}
+  - {name: hour, clock: hour}
+  - {name: a_x_b, cross: [a, b]}
+  - {name: b_x_d, cross: [b, d]}
+  - {name: a_x_hour, cross: [a, hour]}
+network: {kind: mlp}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const seed = 21
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	columns := []string{"a", "b", "c", "d"}
+	texts := [][]string{{"x", "y", ""}, {"1 2", "3", ""}, {"p q r", "p  r", "q", "p q r s", ""}, {"7", "-8", "no number", ""}}
+	reused, err := feature.NewUnlabelled(s, columns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 300 {
+		fresh, err := feature.NewUnlabelled(s, columns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared, clock := make([]bool, len(columns)), rng.IntN(2) == 0
+		for i := range shared {
+			shared[i] = rng.IntN(2) == 0
+		}
+		reused.Share(shared, clock)
+		var want, got worker.Batch
+		want.Reset(0, 0, 0)
+		got.Reset(0, 0, 0)
+		event := worker.Event{Columns: make([][]byte, len(columns))}
+		for n := range 5 {
+			for i, of := range texts {
+				if n == 0 || !shared[i] {
+					event.Columns[i] = []byte(of[rng.IntN(len(of))])
+				}
+			}
+			if n == 0 || !clock {
+				event.Time = rng.Int64N(1e12)
+			}
+			if err1, err2 := fresh.Append(&want, &event), reused.Append(&got, &event); fmt.Sprint(err1) != fmt.Sprint(err2) {
+				t.Fatalf("round %d, event %d: %v, without sharing %v", round, n, err2, err1)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("round %d, shared %v, clock %v (-alone +shared):\n%s", round, shared, clock, diff)
+		}
+	}
+	reused.Share(nil, false)
+	var b worker.Batch
+	b.Reset(0, 0, 0)
+	for _, text := range []string{"x", "y"} {
+		if err := reused.Append(&b, &worker.Event{Columns: [][]byte{[]byte(text), nil, nil, nil}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.Keys[0] == b.Keys[b.Starts[1]] {
+		t.Error("two texts have one key after sharing has ended")
+	}
+}
+
+func TestSpansSayWhatAnExampleConsistsOf(t *testing.T) {
+	s := specOf(
+		spec.Feature{Name: "a", Column: "a"},
+		spec.Feature{Name: "b", Kind: spec.Tokens, Column: "b", Split: " ", CrossOnly: true},
+		spec.Feature{Name: "c", Kind: spec.Tokens, Column: "c", Split: " "},
+		spec.Feature{Name: "b_x_c", Kind: spec.Cross, Of: []string{"b", "c"}},
+	)
+	s.Network.Constant = true
+	x, err := feature.NewUnlabelled(s, []string{"a", "b", "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b worker.Batch
+	b.Reset(0, 0, 0)
+	if err := x.Append(&b, &worker.Event{Columns: [][]byte{nil, []byte("1 2"), []byte("x y z")}}); err != nil {
+		t.Fatal(err)
+	}
+	want := []feature.Span{{Feature: "a", Values: 1}, {Feature: "c", Values: 3}, {Feature: "b_x_c", Values: 6}, {Feature: feature.Constant, Values: 1}}
+	if diff := cmp.Diff(want, x.AppendSpans(nil)); diff != "" || len(b.Keys) != 11 {
+		t.Errorf("spans of %d values (-want +got):\n%s", len(b.Keys), diff)
 	}
 }

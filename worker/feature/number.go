@@ -13,14 +13,18 @@ var errNotNumber = errors.New("not a finite decimal number")
 
 var minus = []byte{'-'}
 
+// Number returns the finite decimal number that text is, by the rules of features, and
+// whether it is one.
+func Number(text []byte) (float64, bool) {
+	v, err := number(text, 64)
+	return v, err == nil
+}
+
 // number parses a finite decimal number of the given bits, as in "-12.5e3". What
 // else Go takes for a number, other languages do not: "inf", "nan", "0x1p-2", "1_000".
 func number(text []byte, bits int) (float64, error) {
-	if digits := bytes.TrimPrefix(text, minus); len(digits) == 1 && digits[0]-'0' < 10 { // as most labels
-		if len(text) == 1 {
-			return float64(digits[0] - '0'), nil
-		}
-		return -float64(digits[0] - '0'), nil
+	if v, ok := whole(text); ok {
+		return v, nil
 	}
 	// ParseFloat keeps no reference to the string, not even in its error, which
 	// is dropped because it holds the text.
@@ -29,6 +33,27 @@ func number(text []byte, bits int) (float64, error) {
 		return 0, errNotNumber
 	}
 	return v, nil
+}
+
+// whole parses a whole number of so few digits that float64 has it exactly, as most labels
+// and prices are. Who wants 32 bits rounds it once, as ParseFloat would.
+func whole(text []byte) (float64, bool) {
+	const most = 15
+	digits := bytes.TrimPrefix(text, minus)
+	if len(digits) == 0 || len(digits) > most {
+		return 0, false
+	}
+	n := 0
+	for _, digit := range digits {
+		if digit-'0' > 9 {
+			return 0, false
+		}
+		n = 10*n + int(digit-'0')
+	}
+	if len(digits) < len(text) {
+		return -float64(n), true
+	}
+	return float64(n), true
 }
 
 func appendInteger(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
@@ -66,6 +91,20 @@ func newLogBuckets(base float64) logBuckets { return logBuckets{base, math.Log(b
 
 func (l logBuckets) bucket(v float64) int64 {
 	y := 1 + math.Abs(v)
+	var n int64
+	if l.base == 2 {
+		n = int64(math.Float64bits(y)>>52) - 1023 // its exponent: what largest says, for less
+	} else {
+		n = l.largest(y)
+	}
+	if v < 0 {
+		n = -n
+	}
+	return n
+}
+
+// largest returns the largest n with base^n <= y, which is at least 1.
+func (l logBuckets) largest(y float64) int64 {
 	quotient := math.Log(y) / l.logarithm
 	n := math.Floor(quotient)
 	// A quotient of logarithms is off in its last bits, so that 999, say, could
@@ -75,9 +114,6 @@ func (l logBuckets) bucket(v float64) int64 {
 		if math.Pow(l.base, nearest) > y {
 			n--
 		}
-	}
-	if v < 0 {
-		n = -n
 	}
 	return int64(n)
 }

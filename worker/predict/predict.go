@@ -1,11 +1,29 @@
-// Package predict turns events into predictions with pulled rows. Features are
-// extracted by the spec, with the code that the trainer uses, so that learning and
-// serving cannot differ.
+// Package predict turns events into what the model says of them, with pulled rows: it is
+// all that an inference pod computes, and knows neither networks nor protocols.
+//
+// A Scorer answers requests (Predictions) and is safe for concurrent use; a Predictor
+// scores events that are read from a stream. The words of requests are in request.go.
+//
+// The one idea to keep in mind: learning and serving cannot differ, because there is one
+// code for both. The text of a request's columns is masked, its time parsed and its
+// features extracted by what the trainer uses, and its score is the trainer's network's.
+// So the same event has the same score to the last bit, whether it stands in a stream or
+// in a request.
+//
+// Invariants:
+//
+//  1. A request pulls once, after it asked how fresh the rows are. Only the vectors of
+//     items are older than what it says; see Retrieve.
+//  2. What is wrong with one event is said of it alone; the others of its request have the
+//     scores that they would have without it.
+//  3. A request leaves nothing behind that the next could see.
+//  4. Reasons hold nothing of an event's text.
+//
+// See DESIGN.md for why.
 package predict
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker"
@@ -38,98 +56,52 @@ type Prediction struct {
 	// under the log loss, the score itself under the squared loss.
 	Score float32
 	Value float64
-	// Err wraps worker.ErrUnreadable if the event cannot be used.
+	// Err wraps worker.ErrUnreadable if the event cannot be used, or says that its score is
+	// no finite number.
 	Err error
 }
 
 // Predictor predicts batches of events. It has one owner at a time.
 type Predictor struct {
-	config    Config
-	layout    uint64
 	extractor *feature.Extractor
-	network   model.Network
-	dense     *model.Dense
-	loss      model.Loss
-
-	batch   worker.Batch
-	group   ps.Group
-	reads   []ps.Read
-	weights [][]float32
-	scores  []float32
-	errs    []error
+	scoring   *scoring
 }
 
 // New returns a predictor. It returns ps.ErrInvalid if the columns lack one that
-// the spec needs.
+// the spec needs, and ps.ErrModelMismatch if the model is of another spec.
 func New(c Config) (*Predictor, error) {
-	if err := ps.ValidShards(c.Shards); err != nil {
+	from, err := newOrigin(c.Model, c.Spec, c.Shards, c.Params)
+	if err != nil {
 		return nil, err
 	}
 	extractor, err := feature.NewUnlabelled(c.Spec, c.Columns)
 	if err != nil {
 		return nil, err
 	}
-	network, err := model.New(c.Spec)
+	dense, err := model.NewDense(c.Spec, c.Shards)
 	if err != nil {
 		return nil, err
 	}
-	loss, err := model.NewLoss(c.Spec.Loss)
-	if err != nil {
-		return nil, err
-	}
-	p := &Predictor{config: c, layout: c.Model.Layout.Hash(), extractor: extractor, network: network, loss: loss}
-	features := c.Spec.FeatureTables()
-	for i, table := range c.Model.Layout.Tables[:features] {
-		p.reads = append(p.reads, ps.Read{Table: ps.TableID(i), RowBytes: table.RowBytes(), Group: &p.group})
-	}
-	if p.dense, err = model.NewDense(c.Spec, c.Shards); err != nil {
-		return nil, err
-	}
-	p.reads = p.dense.AppendReads(p.reads, ps.TableID(features))
-	p.weights = make([][]float32, len(p.reads))
-	for t := range p.dense.Tables() {
-		p.weights[features+t] = make([]float32, p.dense.Len(t))
-	}
-	p.batch.Reset(0, 0, 0)
-	return p, nil
+	scoring, err := newScoring(from, c.Spec, dense)
+	return &Predictor{extractor: extractor, scoring: scoring}, err
 }
 
 // Append adds an event to those that Predict will score. The event's memory is the
 // caller's again when it returns.
 func (p *Predictor) Append(e *worker.Event) {
-	p.errs = append(p.errs, p.extractor.Append(&p.batch, e))
+	p.scoring.errs = append(p.scoring.errs, p.extractor.Append(&p.scoring.batch, e))
 }
 
 // Predict pulls the rows of the appended events at once, appends one prediction per
 // event to into, in order, and forgets the events. After an error of the pull the
 // events are forgotten too.
 func (p *Predictor) Predict(ctx context.Context, into []Prediction) ([]Prediction, error) {
-	defer func() {
-		p.batch.Reset(0, 0, 0)
-		p.errs = p.errs[:0]
-	}()
-	p.group.Fill(p.batch.Keys, p.config.Shards)
-	if err := p.config.Params.Pull(ctx, p.config.Model.Name, p.layout, p.reads); err != nil {
-		return into, fmt.Errorf("pull for %d predictions of model %q: %w", len(p.errs), p.config.Model.Name, err)
+	defer p.scoring.reset()
+	if err := p.scoring.score(ctx); err != nil {
+		return into, err
 	}
-	features := len(p.reads) - p.dense.Tables()
-	for t := range features {
-		p.weights[t] = ps.View[float32](p.reads[t].Values)
-	}
-	for t := range p.dense.Tables() {
-		p.dense.Order(t, ps.View[float32](p.reads[features+t].Values), p.weights[features+t])
-	}
-	if cap(p.scores) < p.batch.Len() {
-		p.scores = make([]float32, p.batch.Len())
-	}
-	p.scores = p.scores[:p.batch.Len()]
-	p.network.Scores(&p.batch, p.group.Index, p.weights, p.scores)
-	for i, score := range p.scores {
-		if p.errs[i] != nil {
-			into = append(into, Prediction{Err: p.errs[i]})
-			continue
-		}
-		into = append(into, Prediction{Score: score, Value: p.loss.Prediction(score)})
+	for i := range p.scoring.scores {
+		into = append(into, p.scoring.prediction(i))
 	}
 	return into, nil
 }

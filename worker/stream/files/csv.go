@@ -43,7 +43,7 @@ func (c *csv) cut(text []byte, last bool, cells [][]byte) (n, size int, f fault)
 		return n, size, f
 	}
 	if count != c.want {
-		return n, size, fault{wrongFields, count, c.want}
+		return n, size, fault{kind: wrongFields, got: count, want: c.want}
 	}
 	c.unquoted = c.unquoted[:0]
 	for i, field := range c.fields {

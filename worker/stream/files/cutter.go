@@ -4,6 +4,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/worker/spec"
 	"github.com/freshet-ml/freshet/worker/stream/mask"
 )
 
@@ -13,7 +14,7 @@ type cutter struct {
 	*columns
 	format     format
 	cells      [][]byte
-	unit       string
+	clock      spec.Time
 	partitions uint64
 	masker     *mask.Masker // nil if nothing is masked
 	masks      []byte       // of the row's cells; has room for all
@@ -25,7 +26,7 @@ func newCutter(s *Source) (*cutter, error) {
 		columns:    &s.columns,
 		format:     s.columns.format(s.config.Stream.Format),
 		cells:      make([][]byte, len(s.columns.names)),
-		unit:       s.config.Stream.Time.Unit,
+		clock:      s.config.Stream.Time,
 		partitions: uint64(s.config.Stream.Partitions),
 	}
 	if len(s.config.Stream.Identifiers) == 0 {
@@ -43,7 +44,10 @@ func newCutter(s *Source) (*cutter, error) {
 func (c *cutter) place(r *row) (time int64, p ps.Partition) {
 	c.masks = c.masks[:0]
 	if c.time >= 0 && r.fault.kind == readable {
-		time, r.fault = milliseconds(c.cells[c.time], c.unit)
+		var err error
+		if time, err = c.clock.Milliseconds(c.cells[c.time]); err != nil {
+			r.fault = fault{kind: badTime, time: err}
+		}
 	}
 	switch {
 	case c.partitions == 1:

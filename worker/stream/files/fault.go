@@ -6,7 +6,8 @@ import "fmt"
 // asked for cost no error; and it has no room for a row's text.
 type fault struct {
 	kind      faultKind
-	got, want int
+	got, want int   // of wrongFields
+	time      error // of badTime; it holds nothing of the text either
 }
 
 type faultKind uint8
@@ -17,9 +18,7 @@ const (
 	strayQuote
 	openQuote
 	wrongFields
-	noTime
 	badTime
-	farTime
 	noBar
 	manyLabels
 	badLabel
@@ -33,9 +32,6 @@ var reasons = [...]string{
 	tooLong:       fmt.Sprintf("the row has more than %d bytes: is a quote never closed", rowMax),
 	strayQuote:    `a quote stands inside a field: quote the whole field and double the quotes in it`,
 	openQuote:     "a quote is never closed",
-	noTime:        "the event time is empty",
-	badTime:       "the event time is not in the declared unit or layout",
-	farTime:       "the event time is not within the years 1 to 9999: is its unit right",
 	noBar:         "the line has no |",
 	manyLabels:    "more than label, importance and base stand before the first |",
 	badLabel:      "the label is no finite number",
@@ -47,8 +43,11 @@ var reasons = [...]string{
 
 // String returns the reason as people read it.
 func (f fault) String() string {
-	if f.kind == wrongFields {
+	switch f.kind {
+	case wrongFields:
 		return fmt.Sprintf("the row has %d fields, the header has %d", f.got, f.want)
+	case badTime:
+		return f.time.Error()
 	}
 	return reasons[f.kind]
 }

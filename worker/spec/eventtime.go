@@ -1,11 +1,10 @@
-package files
+package spec
 
 import (
+	"errors"
 	"math"
 	"strconv"
 	"time"
-
-	"github.com/freshet-ml/freshet/worker/spec"
 )
 
 // Event times outside of the years 1 to 9999 are taken for mistakes: a column in
@@ -15,37 +14,48 @@ const (
 	timeMax = 253402300799999 // the end of 9999
 )
 
-// milliseconds returns the event time that text holds in a unit of the spec.
-// Fractions of a millisecond are cut off.
-func milliseconds(text []byte, unit string) (int64, fault) {
+// What is wrong with an event time. They hold nothing of its text.
+var (
+	errTimeEmpty = errors.New("the event time is empty")
+	errTimeUnit  = errors.New("the event time is not in the declared unit or layout")
+	errTimeFar   = errors.New("the event time is not within the years 1 to 9999: is its unit right")
+)
+
+// Milliseconds returns the event time that a text of the column holds, in milliseconds
+// since 1970. Fractions of a millisecond are cut off. The error says what is wrong with
+// the text without telling it.
+//
+// Whoever makes an event reads its time by this, so that it is the same in learning and
+// in serving.
+func (t Time) Milliseconds(text []byte) (int64, error) {
 	if len(text) == 0 {
-		return 0, fault{kind: noTime}
+		return 0, errTimeEmpty
 	}
-	switch unit {
-	case spec.Seconds:
+	switch t.Unit {
+	case Seconds:
 		return fromNumber(text, 1000, 1)
-	case spec.Milliseconds:
+	case Milliseconds:
 		return fromNumber(text, 1, 1)
-	case spec.Microseconds:
+	case Microseconds:
 		return fromNumber(text, 1, 1000)
-	case spec.RFC3339:
-		var t time.Time
-		if err := t.UnmarshalText(text); err != nil {
-			return 0, fault{kind: badTime} // err quotes the text
+	case RFC3339:
+		var at time.Time
+		if err := at.UnmarshalText(text); err != nil {
+			return 0, errTimeUnit // err quotes the text
 		}
-		return within(t.UnixMilli())
+		return within(at.UnixMilli())
 	}
-	t, err := time.Parse(unit, string(text))
+	at, err := time.Parse(t.Unit, string(text))
 	if err != nil {
-		return 0, fault{kind: badTime}
+		return 0, errTimeUnit
 	}
-	return within(t.UnixMilli())
+	return within(at.UnixMilli())
 }
 
 // fromNumber returns the time text · times / by. Whole numbers and decimal
 // fractions are read exactly; what else strconv reads as a number (exponents) is
 // read through a float64.
-func fromNumber(text []byte, times, by int64) (int64, fault) {
+func fromNumber(text []byte, times, by int64) (int64, error) {
 	digits, negative := text, false
 	if digits[0] == '-' || digits[0] == '+' {
 		digits, negative = digits[1:], digits[0] == '-'
@@ -54,13 +64,13 @@ func fromNumber(text []byte, times, by int64) (int64, fault) {
 	i := 0
 	for ; i < len(digits) && digits[i]-'0' < 10; i++ {
 		if value > (math.MaxInt64-9)/10 {
-			return 0, fault{kind: farTime}
+			return 0, errTimeFar
 		}
 		value = value*10 + int64(digits[i]-'0')
 	}
 	whole := i
 	if value > math.MaxInt64/times-times {
-		return 0, fault{kind: farTime}
+		return 0, errTimeFar
 	}
 	value *= times
 	if i < len(digits) && digits[i] == '.' && whole > 0 {
@@ -74,11 +84,11 @@ func fromNumber(text []byte, times, by int64) (int64, fault) {
 		x, err := strconv.ParseFloat(string(text), 64)
 		switch x = x * float64(times) / float64(by); {
 		case err != nil || math.IsNaN(x):
-			return 0, fault{kind: badTime}
+			return 0, errTimeUnit
 		case x < timeMin || x > timeMax:
-			return 0, fault{kind: farTime}
+			return 0, errTimeFar
 		}
-		return int64(x), fault{}
+		return int64(x), nil
 	}
 	if negative {
 		value = -value
@@ -86,9 +96,9 @@ func fromNumber(text []byte, times, by int64) (int64, fault) {
 	return within(value / by)
 }
 
-func within(ms int64) (int64, fault) {
+func within(ms int64) (int64, error) {
 	if ms < timeMin || ms > timeMax {
-		return 0, fault{kind: farTime}
+		return 0, errTimeFar
 	}
-	return ms, fault{}
+	return ms, nil
 }
