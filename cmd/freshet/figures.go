@@ -10,11 +10,12 @@ import (
 	"github.com/freshet-ml/freshet/ps/client"
 	"github.com/freshet-ml/freshet/worker/audit"
 	"github.com/freshet-ml/freshet/worker/eval"
+	"github.com/freshet-ml/freshet/worker/predict"
 	"github.com/freshet-ml/freshet/worker/spec"
 )
 
 // pullRows returns a function that pulls rows of a model's tables.
-func pullRows(c *client.Client, model ps.Model, shards int) eval.Pull {
+func pullRows(c predict.Params, model ps.Model, shards int) eval.Pull {
 	layout := model.Layout.Hash()
 	var group ps.Group
 	return func(ctx context.Context, table ps.TableID, keys []ps.Key) ([]byte, error) {
