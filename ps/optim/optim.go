@@ -36,6 +36,9 @@ const (
 	GradientMax = 1 << 50
 	// IncrementMax bounds increments of float64 sums, for the same reason.
 	IncrementMax = 0x1p900
+	// WeightMax bounds float32 weights that are not learned but set, as the scale of
+	// initial values is bounded: what Init and Rebase derive of them stays finite.
+	WeightMax = 1e6
 )
 
 // Rule is an update rule with its settings. The rules of this package are each
@@ -54,6 +57,10 @@ type RuleOf[T ps.Element] interface {
 	// Init sets the state of a new row from its initial weights, which it leaves
 	// alone. weights: (width); state: (StateWidth(width)), overwritten whole.
 	Init(weights, state []T)
+	// Rebase sets right the state of a row whose weights were set from outside: the
+	// next update starts from them, and what the state says of past gradients stays.
+	// Shapes are Init's; state is changed only where weights are derived from it.
+	Rebase(weights, state []T)
 	// Apply updates one row. weights, grad: (width); state: (StateWidth(width)).
 	// The slices share no memory; grad is not changed. What FirstInvalid finds
 	// in grad is the caller's to refuse.
