@@ -36,9 +36,6 @@ const (
 	GradientMax = 1 << 50
 	// IncrementMax bounds increments of float64 sums, for the same reason.
 	IncrementMax = 0x1p900
-	// WeightMax bounds float32 weights that are not learned but set, as the scale of
-	// initial values is bounded: what Init and Rebase derive of them stays finite.
-	WeightMax = 1e6
 )
 
 // Rule is an update rule with its settings. The rules of this package are each
@@ -58,7 +55,8 @@ type RuleOf[T ps.Element] interface {
 	// alone. weights: (width); state: (StateWidth(width)), overwritten whole.
 	Init(weights, state []T)
 	// Rebase sets right the state of a row whose weights were set from outside: the
-	// next update starts from them, and what the state says of past gradients stays.
+	// next update starts from them, and what the state says of past gradients stays. Of
+	// weights up to ps.WeightMax all that is derived stays finite.
 	// Shapes are Init's; state is changed only where weights are derived from it.
 	Rebase(weights, state []T)
 	// Apply updates one row. weights, grad: (width); state: (StateWidth(width)).

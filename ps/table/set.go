@@ -5,7 +5,6 @@ import (
 	"runtime"
 
 	"github.com/freshet-ml/freshet/ps"
-	"github.com/freshet-ml/freshet/ps/optim"
 )
 
 // Set replaces the weights of rows by values that were not learned here: (len(keys),
@@ -15,7 +14,7 @@ import (
 // in Apply. It returns how many rows were born. The caller keeps the slices.
 //
 // It is all or nothing: it wraps ps.ErrInvalid if the table's rows are not float32, the
-// lengths or seq do not fit, or a weight is not finite or beyond optim.WeightMax (it says
+// lengths or seq do not fit, or a weight is not finite or beyond ps.WeightMax (it says
 // which), and ps.ErrOutOfMemory as Fits does.
 func (t *Table) Set(keys []ps.Key, weights []byte, seq uint64, fresh bool) (born int, err error) {
 	if err := t.settable(keys, weights); err != nil {
@@ -47,10 +46,10 @@ func (t *Table) settable(keys []ps.Key, weights []byte) error {
 		return t.badLength(len(keys), len(weights))
 	}
 	for i, w := range ps.View[float32](weights) {
-		if !(-optim.WeightMax <= w && w <= optim.WeightMax) { // so that NaN is found
+		if !(-ps.WeightMax <= w && w <= ps.WeightMax) { // so that NaN is found
 			row := i / t.desc.Width
 			return fmt.Errorf("table %q: key %d (%#016x): element %d is %g: want a weight of at most %g: %w",
-				t.desc.Name, row, uint64(keys[row]), i%t.desc.Width, w, float64(optim.WeightMax), ps.ErrInvalid)
+				t.desc.Name, row, uint64(keys[row]), i%t.desc.Width, w, float64(ps.WeightMax), ps.ErrInvalid)
 		}
 	}
 	return nil
