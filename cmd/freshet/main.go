@@ -116,7 +116,7 @@ Exit codes:
 		newUp(t), newCoordinator(t), newPS(t), newWorker(t),
 		newModel(t), newPredict(t), newStatus(t), newAudit(t),
 		newCheckpoint(t), newEpochs(t), newRestore(t), newVerify(t),
-		newStream(t), newData(t), newExport(t), newSink(t), newBench(t), newVersion(t),
+		newStream(t), newData(t), newExport(t), newImport(t), newSink(t), newBench(t), newVersion(t),
 	)
 	strictArguments(root)
 	return root

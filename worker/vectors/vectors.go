@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -127,8 +128,11 @@ func (r *reader) add(row int64, identifier []byte) error {
 	}
 	r.seen[key] = row
 	for i, v := range r.vector {
-		if !(-ps.WeightMax <= v && v <= ps.WeightMax) { // so that NaN is found
-			return fmt.Errorf("element %d is %g: want a finite number of at most %g: %w", i, v, float64(ps.WeightMax), ps.ErrInvalid)
+		if v != v {
+			return fmt.Errorf("element %d is not a number: %w", i, ps.ErrInvalid)
+		}
+		if math.Abs(v) > ps.WeightMax {
+			return fmt.Errorf("element %d is %g: want at most %g: %w", i, v, float64(ps.WeightMax), ps.ErrInvalid)
 		}
 		r.weights = append(r.weights, float32(v))
 	}

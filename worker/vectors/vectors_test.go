@@ -162,9 +162,9 @@ func TestRowsThatCannotBeUsedAreNamed(t *testing.T) {
 		"an identifier that is there twice": {item, write(t, "a\x00\x00\x00b\x00\x00\x00a\x00\x00\x00", 1, 2, 3, 4, 5, 6), "row 3: has the identifier of row 1"},
 		"an empty identifier":               {item, write(t, "a\x00\x00\x00\x00\x00\x00\x00", 1, 2, 3, 4), "row 2: the identifier is empty"},
 		"a text that is no token":           {tokens, write(t, "HUSHA|B\x00", 1, 2, 3, 4), `row 2: the identifier has "|" in it`},
-		"no number":                         {item, write(t, "HUSHb\x00\x00\x00", 1, 2, 3, nan), "row 2: element 1 is NaN"},
+		"no number":                         {item, write(t, "HUSHb\x00\x00\x00", 1, 2, 3, nan), "row 2: element 1 is not a number"},
 		"infinite":                          {item, write(t, "HUSH", infinite, 2), "row 1: element 0 is -Inf"},
-		"too large":                         {item, write(t, "HUSH", 1, 1e7), "row 1: element 1 is 1e+07: want a finite number of at most 1e+06"},
+		"too large":                         {item, write(t, "HUSH", 1, 1e7), "row 1: element 1 is 1e+07: want at most 1e+06"},
 		"more identifiers than vectors":     {item, write(t, "a\x00\x00\x00b\x00\x00\x00", 1, 2), "2 identifiers"},
 		"nothing":                           {item, write(t, ""), "there are no rows"},
 	} {
