@@ -10,6 +10,10 @@ type Element interface {
 	~float32 | ~float64 | ~uint16 | ~uint64 | ~int32 | ~int64
 }
 
+// WeightMax is the largest magnitude of a float32 weight that is set and not learned. Like
+// the scale of initial values it is far beyond any use, and keeps arithmetic finite.
+const WeightMax = 1e6
+
 // View returns b as elements of type T, without copying: both share memory.
 // b holds whole little-endian elements, as on the wire; big-endian machines are
 // not supported (see littleEndian). A b that is not aligned for T, which only a

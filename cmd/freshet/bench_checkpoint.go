@@ -478,7 +478,7 @@ func (s *benchStoreOfEpochs) CommitEpoch(_ context.Context, _ string, next check
 	return s.epoch, nil
 }
 
-// SetBack is refused: nothing asks for it.
-func (s *benchStoreOfEpochs) SetBack(context.Context, string, checkpoint.Epoch, []route.Shard, int64, int64) error {
-	return fmt.Errorf("the model of bench checkpoint is not set back: %w", ps.ErrInvalid)
+// BeginLineage is refused: nothing asks for it.
+func (s *benchStoreOfEpochs) BeginLineage(context.Context, string, checkpoint.Epoch, []route.Shard, int64, int64) error {
+	return fmt.Errorf("the model of bench checkpoint has one lineage: %w", ps.ErrInvalid)
 }

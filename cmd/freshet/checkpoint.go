@@ -96,16 +96,18 @@ func newEpochs(t *terminal) *cobra.Command {
 	return cmd
 }
 
-func newRestore(t *terminal) *cobra.Command {
+func newRollback(t *terminal) *cobra.Command {
 	var address, model string
 	var epoch uint64
 	cmd := &cobra.Command{
-		Use:   "restore --epoch N",
-		Short: "Set a model back to an older epoch",
+		Use:     "rollback --epoch N",
+		Aliases: []string{"restore"},
+		Short:   "Set a model back to an older epoch",
 		Long: `Makes an older epoch the newest of a new lineage: every shard is opened anew
 from it, on however many nodes there are, and the workers learn the stream again
-from its offsets. What was learned since is gone, but for epochs still kept.`,
-		Example: "  freshet epochs\n  freshet restore --epoch 3",
+from its offsets. What was learned since is gone, but for epochs still kept.
+Inference pods that follow the model serve it within seconds.`,
+		Example: "  freshet epochs\n  freshet rollback --epoch 3",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if epoch == 0 {

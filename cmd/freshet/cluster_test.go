@@ -63,6 +63,12 @@ func (s *syncBuffer) String() string {
 // newTestCluster starts etcd and a coordinator that waits for nodes.
 func newTestCluster(t *testing.T, nodesMin, workersMin int) *testCluster {
 	t.Helper()
+	return newCheckpointedCluster(t, nodesMin, workersMin, epochSettings{})
+}
+
+// newCheckpointedCluster is newTestCluster with a coordinator that takes epochs.
+func newCheckpointedCluster(t *testing.T, nodesMin, workersMin int, checkpoints epochSettings) *testCluster {
+	t.Helper()
 	c := &testCluster{t: t, shards: 16, log: &syncBuffer{}}
 	c.logger = slog.New(slog.NewTextHandler(c.log, nil))
 	t.Cleanup(func() {
@@ -85,7 +91,7 @@ func newTestCluster(t *testing.T, nodesMin, workersMin int) *testCluster {
 	c.start("the coordinator", func(ctx context.Context) error {
 		return runCoordinator(ctx, coordinatorSettings{
 			store: c.store, name: "coordinator", listener: listener, advertise: listener.Addr().String(),
-			shards: c.shards, nodesMin: nodesMin, workersMin: workersMin, logger: c.logger,
+			shards: c.shards, nodesMin: nodesMin, workersMin: workersMin, checkpoints: checkpoints, logger: c.logger,
 		})
 	})
 	return c

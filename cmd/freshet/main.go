@@ -114,9 +114,9 @@ Exit codes:
 	flags.String("config", "", "YAML file with settings, by flag name")
 	root.AddCommand(
 		newUp(t), newCoordinator(t), newPS(t), newWorker(t),
-		newModel(t), newPredict(t), newStatus(t), newAudit(t),
-		newCheckpoint(t), newEpochs(t), newRestore(t), newVerify(t),
-		newStream(t), newData(t), newExport(t), newSink(t), newBench(t), newVersion(t),
+		newModel(t), newPredict(t), newServe(t), newStatus(t), newAudit(t),
+		newCheckpoint(t), newEpochs(t), newRollback(t), newVerify(t),
+		newStream(t), newData(t), newExport(t), newImport(t), newSink(t), newBench(t), newVersion(t),
 	)
 	strictArguments(root)
 	return root

@@ -27,7 +27,6 @@ import (
 	"github.com/freshet-ml/freshet/worker/predict"
 	"github.com/freshet-ml/freshet/worker/predict/breaker"
 	"github.com/freshet-ml/freshet/worker/predict/server"
-	"github.com/freshet-ml/freshet/worker/predict/traffic"
 	"github.com/freshet-ml/freshet/worker/spec"
 	"github.com/freshet-ml/freshet/worker/stream/files"
 )
@@ -120,10 +119,6 @@ func runServe(ctx context.Context, t *terminal, f serveFlags) error {
 	if (f.items == "") != (f.itemName == "") {
 		return usageError{errors.New("--items and --item-name belong together: a file, and the column that names its items")}
 	}
-	secret, err := readSecret(f.secretFile)
-	if err != nil {
-		return err
-	}
 	listener, err := listen(ctx, f.listen)
 	if err != nil {
 		return err
@@ -141,8 +136,14 @@ func runServe(ctx context.Context, t *terminal, f serveFlags) error {
 		return err
 	}
 	defer c.Close()
-	if len(c.spec.Stream.Identifiers) > 0 && !files.KnownBy(c.model.Stream, secret) {
-		return condition{fmt.Sprintf("model %s: %s", c.model.Name, otherSecret), ps.ErrModelMismatch}
+	var secret []byte
+	if identifiers := c.spec.Stream.Identifiers; len(identifiers) > 0 {
+		if _, err := clusterMasker(c.model, f.secretFile, "identifiers ("+strings.Join(identifiers, ", ")+")"); err != nil {
+			return err
+		}
+		if secret, err = readSecret(f.secretFile); err != nil {
+			return err
+		}
 	}
 	items, err := f.readItems(c.spec)
 	if err != nil {
@@ -344,5 +345,3 @@ func (f *serveFlags) readItems(s *spec.Spec) (*predict.Items, error) {
 		}
 	}
 }
-
-var _ = traffic.New

@@ -1,6 +1,6 @@
 // Package epochs takes checkpoint epochs: it asks the nodes for snapshots, writes the
 // manifest that lists them, commits it, keeps the newest epochs and deletes what no
-// kept one needs; and it sets a model back to a kept epoch.
+// kept one needs; and it sets a model back to a kept epoch, or to what was made of one.
 //
 // The one idea to keep in mind: nothing stops while an epoch is taken. Each shard is a
 // cut of its own, rows and offsets together, and the stream fills the differences
@@ -34,7 +34,7 @@ import (
 type Store interface {
 	View(ctx context.Context) (coordinator.View, error)
 	CommitEpoch(ctx context.Context, model string, next checkpoint.Epoch, expected, mapRevision int64) (coordinator.Epoch, error)
-	SetBack(ctx context.Context, model string, next checkpoint.Epoch, shards []route.Shard, expected, mapRevision int64) error
+	BeginLineage(ctx context.Context, model string, next checkpoint.Epoch, shards []route.Shard, expected, mapRevision int64) error
 }
 
 // Nodes is what is needed of the parameter servers; ps/client has it.
@@ -96,7 +96,7 @@ type Keeper struct {
 	config Config
 	bucket *checkpoint.Bucket
 
-	taking sync.Mutex // held while an epoch is taken or a model set back
+	taking sync.Mutex // held while an epoch is taken or a lineage begins
 }
 
 // Open returns a Keeper with its bucket open. It must be closed.
@@ -118,7 +118,7 @@ func (k *Keeper) Close() error { return k.bucket.Close() }
 type Result struct {
 	// Epoch is the newest committed one.
 	Epoch checkpoint.Retained
-	// Taken is false if nothing had changed since Epoch.
+	// Taken is false if nothing had changed since Epoch; the first epoch is always taken.
 	Taken bool
 	// Bytes were written.
 	Bytes int64
@@ -127,7 +127,8 @@ type Result struct {
 	ShardsKept int
 }
 
-// Take takes an epoch of a model and commits it. It wraps ps.ErrConflict if another
+// Take takes an epoch of a model and commits it, unless nothing has changed since the one
+// before; the first is committed even if nothing was learned yet. It wraps ps.ErrConflict if another
 // epoch or a change of owner came in between: what was written is then garbage, and
 // trying again helps. If no shard can be had, the error is the first one's.
 func (k *Keeper) Take(ctx context.Context, name string) (Result, error) {
@@ -172,7 +173,7 @@ func (k *Keeper) take(ctx context.Context, name string) (Result, error) {
 	case kept > 0:
 		k.config.Logger.Warn("shards keep their entries of the epoch before", "model", name, "shards", kept, "because", because)
 	}
-	if changed == 0 {
+	if changed == 0 && current.Number > 0 {
 		return Result{Epoch: newest(current.Epoch), ShardsKept: kept}, nil
 	}
 	result := Result{Taken: true, ShardsKept: kept}
@@ -216,9 +217,8 @@ func newest(e checkpoint.Epoch) checkpoint.Retained {
 // is damaged must not keep all later epochs from being taken; what follows an older one is
 // as true.
 func (k *Keeper) lastManifest(ctx context.Context, model ps.Model, shards int, e checkpoint.Epoch) (checkpoint.Manifest, error) {
-	if e.Number > 0 && e.Bucket != k.config.Bucket {
-		return checkpoint.Manifest{}, fmt.Errorf("epochs of the model are in %s, this coordinator writes to %s: give all coordinators the same bucket: %w",
-			e.Bucket, k.config.Bucket, ps.ErrConflict)
+	if err := k.sameBucket(e); err != nil {
+		return checkpoint.Manifest{}, err
 	}
 	for _, r := range e.Retained {
 		if r.Lineage != e.Lineage {
@@ -238,6 +238,15 @@ func (k *Keeper) lastManifest(ctx context.Context, model ps.Model, shards int, e
 		m.Shards[s] = checkpoint.Shard{Shard: ps.ShardID(s), Applied: make([]ps.Offset, model.Partitions)}
 	}
 	return m, nil
+}
+
+// sameBucket reports that a model's epochs are not in the bucket of this Keeper.
+func (k *Keeper) sameBucket(e checkpoint.Epoch) error {
+	if e.Number > 0 && e.Bucket != k.config.Bucket {
+		return fmt.Errorf("epochs of the model are in %s, this coordinator writes to %s: give all coordinators the same bucket: %w",
+			e.Bucket, k.config.Bucket, ps.ErrConflict)
+	}
+	return nil
 }
 
 // wants says what is wanted of each shard: an increment, unless its chain of files is
@@ -394,22 +403,31 @@ func (k *Keeper) SetBack(ctx context.Context, name string, number ps.Epoch) (lin
 		if err := k.verify(ctx, m); err != nil {
 			return 0, fmt.Errorf("set model %s back to epoch %d, which cannot be read whole; choose another: %w", name, number, err)
 		}
-		m.Epoch, m.Parent, m.Created = current.Number+1, number, k.config.Now()
-		next, err := k.record(ctx, m, current.Lineage+1, retain(current.Epoch, k.config.Keep, true))
+		m.Parent = number
+		next, err := k.beginLineage(ctx, v, m)
 		if err != nil {
 			return 0, fmt.Errorf("set model %s back to epoch %d: %w", name, number, err)
-		}
-		shards := append([]route.Shard(nil), v.Shards...)
-		for s := range shards {
-			shards[s].Fence++ // every shard begins another ownership, and with it from the epoch
-		}
-		if err := k.config.Store.SetBack(ctx, name, next, shards, current.Revision, v.MapRevision); err != nil {
-			return 0, err
 		}
 		k.config.Logger.Info("model set back", "model", name, "epoch", number, "lineage", next.Lineage, "as", next.Number)
 		return next.Lineage, nil
 	}
 	return 0, fmt.Errorf("model %s has no epoch %d to go back to: %s: %w", name, number, listed(current.Retained), ps.ErrInvalid)
+}
+
+// beginLineage commits a manifest, which it numbers, as the first of a new lineage, on
+// condition that nothing has changed since v was read.
+func (k *Keeper) beginLineage(ctx context.Context, v coordinator.View, m checkpoint.Manifest) (checkpoint.Epoch, error) {
+	current := v.Epochs[m.Model]
+	m.Epoch, m.Created = current.Number+1, k.config.Now()
+	next, err := k.record(ctx, m, current.Lineage+1, retain(current.Epoch, k.config.Keep, true))
+	if err != nil {
+		return checkpoint.Epoch{}, err
+	}
+	shards := append([]route.Shard(nil), v.Shards...)
+	for s := range shards {
+		shards[s].Fence++ // every shard begins another ownership, and with it from the epoch
+	}
+	return next, k.config.Store.BeginLineage(ctx, m.Model, next, shards, current.Revision, v.MapRevision)
 }
 
 // verify reads every file of an epoch: whoever goes back to it has nothing else.

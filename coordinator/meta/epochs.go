@@ -48,10 +48,10 @@ func (s *Store) CommitEpoch(ctx context.Context, model string, next checkpoint.E
 	return coordinator.Epoch{Epoch: next, Revision: after.revision}, nil
 }
 
-// SetBack makes next, an older epoch under a raised lineage, the committed epoch of a
+// BeginLineage makes next, an epoch under a raised lineage, the committed epoch of a
 // model, and shards the shard map, as one step: the shards of every model are opened
-// anew, and those of this one from the older epoch. The conditions are CommitEpoch's.
-func (s *Store) SetBack(ctx context.Context, model string, next checkpoint.Epoch, shards []route.Shard, expected, mapRevision int64) error {
+// anew, and those of this one from next. The conditions are CommitEpoch's.
+func (s *Store) BeginLineage(ctx context.Context, model string, next checkpoint.Epoch, shards []route.Shard, expected, mapRevision int64) error {
 	key := s.keys.epoch(model)
 	epoch, err := encode("epoch of model "+model, next)
 	if err != nil {
@@ -61,11 +61,11 @@ func (s *Store) SetBack(ctx context.Context, model string, next checkpoint.Epoch
 	if err != nil {
 		return err
 	}
-	committed, _, err := s.commit(ctx, "set model "+model+" back",
+	committed, _, err := s.commit(ctx, "begin a lineage of model "+model,
 		[]clientv3.Cmp{unchanged(key, expected), unchanged(s.keys.shardMap(), mapRevision)},
 		[]clientv3.Op{clientv3.OpPut(key, string(epoch)), clientv3.OpPut(s.keys.shardMap(), string(value))})
 	if err == nil && !committed {
-		err = fmt.Errorf("set model %s back to epoch %d: the shard map or the epoch has changed since: %w", model, next.Retained[0].Number, ps.ErrConflict)
+		err = fmt.Errorf("begin lineage %d of model %s: the shard map or the epoch has changed since: %w", next.Lineage, model, ps.ErrConflict)
 	}
 	return err
 }

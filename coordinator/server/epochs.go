@@ -66,6 +66,26 @@ func (s *Server) RestoreEpoch(ctx context.Context, request *adminv1.RestoreEpoch
 	return &adminv1.RestoreEpochResponse{Lineage: lineage}, nil
 }
 
+// AdoptEpoch makes an epoch of a manifest that was made outside of the cluster.
+func (s *Server) AdoptEpoch(ctx context.Context, request *adminv1.AdoptEpochRequest) (*adminv1.AdoptEpochResponse, error) {
+	if s.cfg.Epochs == nil {
+		return nil, wire.ToStatus(errNoBucket)
+	}
+	ref := checkpoint.Ref{Name: request.GetManifest(), Bytes: request.GetBytes()}
+	if err := ref.Hash.UnmarshalText([]byte(request.GetHash())); err != nil {
+		return nil, wire.ToStatus(fmt.Errorf("manifest %q: %w", ref.Name, err))
+	}
+	m, err := s.cfg.Store.Model(ctx, request.GetModel())
+	if err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	adopted, err := s.cfg.Epochs.Adopt(ctx, m.Name, ref)
+	if err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	return &adminv1.AdoptEpochResponse{Epoch: epochMessage(adopted)}, nil
+}
+
 func epochMessage(r checkpoint.Retained) *adminv1.Epoch {
 	return &adminv1.Epoch{
 		Number: uint64(r.Number), Lineage: r.Lineage, Created: r.Created, Events: r.Events,
@@ -123,4 +143,15 @@ func (c *Client) Restore(ctx context.Context, model string, epoch ps.Epoch) (lin
 		return 0, wire.FromStatus(err)
 	}
 	return answer.GetLineage(), nil
+}
+
+// Adopt makes a manifest in the bucket that was made of a retained epoch the newest epoch of
+// a new lineage, and returns it. It wraps ps.ErrConflict if that epoch is not kept any more
+// or something came in between: begin again from the newest.
+func (c *Client) Adopt(ctx context.Context, model string, ref checkpoint.Ref) (coordinator.EpochStatus, error) {
+	answer, err := c.admin.AdoptEpoch(ctx, &adminv1.AdoptEpochRequest{Model: model, Manifest: ref.Name, Hash: ref.Hash.String(), Bytes: ref.Bytes})
+	if err != nil {
+		return coordinator.EpochStatus{}, wire.FromStatus(err)
+	}
+	return epochStatus(answer.GetEpoch())
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/freshet-ml/freshet/coordinator/epochs"
 	adminv1 "github.com/freshet-ml/freshet/proto/freshet/admin/v1"
 	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/checkpoint"
 	"github.com/freshet-ml/freshet/ps/wire"
 )
 
@@ -45,6 +46,7 @@ type Progress interface {
 type Epochs interface {
 	Take(ctx context.Context, model string) (epochs.Result, error)
 	SetBack(ctx context.Context, model string, number ps.Epoch) (lineage uint64, err error)
+	Adopt(ctx context.Context, model string, ref checkpoint.Ref) (checkpoint.Retained, error)
 }
 
 // Config is what a Server needs.

@@ -3,14 +3,13 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/chain"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
 	"github.com/freshet-ml/freshet/ps/delta"
 	"github.com/freshet-ml/freshet/ps/shard"
@@ -196,9 +195,9 @@ func (n *Node) load(ctx context.Context, o opening, source *epochSource) (*opene
 		}
 		m, err := source.manifest(ctx, retained)
 		if err == nil {
-			var loaded *opened
-			if loaded, err = loadFrom(ctx, o, m, source.bucket); err == nil {
-				return loaded, nil
+			var loaded *shard.Shard
+			if loaded, err = chain.Load(ctx, source.bucket, &m, o.config); err == nil {
+				return newOpened(loaded, newest(m.Shards[o.config.ID].Files)...), nil
 			}
 		}
 		if !errors.Is(err, ps.ErrCorrupt) {
@@ -214,62 +213,5 @@ func (n *Node) load(ctx context.Context, o opening, source *epochSource) (*opene
 	return newOpened(fresh), nil
 }
 
-// loadFrom returns a shard as an epoch has it.
-func loadFrom(ctx context.Context, o opening, m checkpoint.Manifest, bucket *checkpoint.Bucket) (*opened, error) {
-	if m.Model != o.model.Name || m.Layout != o.model.Layout.Hash() || m.Stream != o.model.Stream || len(m.Shards) != o.config.Shards {
-		return nil, fmt.Errorf("epoch %d is of model %q with layout %016x, stream %s and %d shards: %w",
-			m.Epoch, m.Model, m.Layout, m.Stream, len(m.Shards), ps.ErrCorrupt)
-	}
-	files := m.Shards[o.config.ID].Files
-	if len(files) == 0 {
-		fresh, err := shard.New(o.config)
-		return newOpened(fresh), err
-	}
-	loader, err := shard.Load(o.config)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		if err := loadFile(ctx, o, f, bucket, loader); err != nil {
-			return nil, err
-		}
-	}
-	loaded, err := loader.Shard()
-	if err != nil {
-		return nil, err
-	}
-	return newOpened(loaded, files[len(files)-1]), nil
-}
-
-// loadFile hands one file to the loader.
-func loadFile(ctx context.Context, o opening, f checkpoint.File, bucket *checkpoint.Bucket, loader *shard.Loader) (err error) {
-	r, err := checkpoint.Open(ctx, bucket, f)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	h := r.Head()
-	if h.Model != o.model.Name || h.Layout != o.model.Layout.Hash() || h.Stream != o.model.Stream || h.Shards != o.config.Shards {
-		return fmt.Errorf("file %s is of model %q with layout %016x, stream %s and %d shards: %w", f.Name, h.Model, h.Layout, h.Stream, h.Shards, ps.ErrCorrupt)
-	}
-	if err := loader.Begin(shard.Head{Since: h.Since, ShardProgress: ps.ShardProgress{
-		Shard: h.Shard, Fence: h.Fence, Seq: h.Seq, Rows: h.Stored, Partitions: h.Partitions,
-	}}); err != nil {
-		return fmt.Errorf("file %s: %w", f.Name, err)
-	}
-	for {
-		table, stride, rows, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if stride == checkpoint.TombstoneBytes {
-			return fmt.Errorf("file %s has tombstones, which this version does not write: %w", f.Name, ps.ErrCorrupt)
-		}
-		if err := loader.Rows(ps.Block{Table: table, Stride: stride, Rows: rows}); err != nil {
-			return fmt.Errorf("file %s: %w", f.Name, err)
-		}
-	}
-}
+// newest returns the newest file of a chain, if there is one.
+func newest(files []checkpoint.File) []checkpoint.File { return files[max(0, len(files)-1):] }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/ps/chain"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
 	"github.com/freshet-ml/freshet/ps/shard"
 )
@@ -85,7 +86,8 @@ func (s *stripe) takeSnapshot(ctx context.Context, bucket *checkpoint.Bucket, mo
 		if snapshot, err = held.Snapshot(parent.Seq); err != nil {
 			return err
 		}
-		head = s.head(model, held, snapshot, parent)
+		of := s.models[model]
+		head = chain.Head(&of, s.total, snapshot.Head(), held.Strides(), parent)
 		return nil
 	})
 	if err != nil {
@@ -133,20 +135,6 @@ func (s *stripe) takeTurn(ctx context.Context, model string, id ps.ShardID, stop
 	case <-stopped:
 		return nil, fmt.Errorf("node stopped: %w", ps.ErrUnavailable)
 	}
-}
-
-// head describes a snapshot in its file.
-func (s *stripe) head(name string, held *opened, snapshot *shard.Snapshot, parent checkpoint.File) checkpoint.Head {
-	model, of := s.models[name], snapshot.Head()
-	head := checkpoint.Head{
-		Model: name, Version: model.Version, Layout: model.Layout.Hash(), Stream: model.Stream,
-		Shard: of.Shard, Shards: s.total, Fence: of.Fence, Seq: of.Seq, Stored: of.Rows,
-		Parent: parent.Ref, Since: of.Since, Partitions: of.Partitions,
-	}
-	for i, stride := range held.Strides() {
-		head.Tables = append(head.Tables, checkpoint.Table{Kind: model.Layout.Tables[i].Kind, Stride: stride})
-	}
-	return head
 }
 
 // write reads a snapshot to its end and writes its file, resting in between.

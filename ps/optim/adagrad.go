@@ -35,6 +35,8 @@ func (r adagrad) Init(_, state []float32) {
 	}
 }
 
+func (adagrad) Rebase(_, _ []float32) {}
+
 func (r adagrad) Apply(weights, state, grad []float32) {
 	r.update(weights, state, grad)
 }

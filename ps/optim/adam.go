@@ -46,6 +46,8 @@ func (adam) StateWidth(width int) int { return 2*width + 1 }
 
 func (adam) Init(_, state []float32) { clear(state) }
 
+func (adam) Rebase(_, _ []float32) {}
+
 func (r adam) Apply(weights, state, grad []float32) {
 	n := len(weights)
 	m, v, grad := state[:n], state[n:2*n], grad[:n]

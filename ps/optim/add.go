@@ -12,6 +12,8 @@ func (add[T]) StateWidth(int) int { return 0 }
 
 func (add[T]) Init(_, _ []T) {}
 
+func (add[T]) Rebase(_, _ []T) {}
+
 func (add[T]) Apply(weights, _, grad []T) {
 	grad = grad[:len(weights)]
 	for i := range weights {

@@ -17,7 +17,7 @@ import (
 // State: z (width), then n (width).
 //
 // The weight is derived from z and n, and written back at every update so that
-// a pull reads it as it is. Init chooses the z of which a non-zero initial
+// a pull reads it as it is. Init and Rebase choose the z of which a non-zero
 // weight is derived. Under β = λ2 = 0 a coordinate without a gradient has
 // nothing to divide by: it keeps its initial weight, and its first step, of size
 // α, starts there.
@@ -41,15 +41,20 @@ func (ftrl) StateWidth(width int) int { return 2 * width }
 
 func (r ftrl) Init(weights, state []float32) {
 	clear(state)
+	r.Rebase(weights, state)
+}
+
+func (r ftrl) Rebase(weights, state []float32) {
+	zs, ns := state[:len(weights)], state[len(weights):]
 	for i, w := range weights {
-		z := -w * (r.beta/r.alpha + r.l2)
+		z := float32(-w * ((r.beta+sqrt(ns[i]))/r.alpha + r.l2))
 		switch {
 		case w > 0:
 			z -= r.l1
 		case w < 0:
 			z += r.l1
 		}
-		state[i] = z
+		zs[i] = z
 	}
 }
 

@@ -54,6 +54,11 @@ type RuleOf[T ps.Element] interface {
 	// Init sets the state of a new row from its initial weights, which it leaves
 	// alone. weights: (width); state: (StateWidth(width)), overwritten whole.
 	Init(weights, state []T)
+	// Rebase sets right the state of a row whose weights were set from outside: the
+	// next update starts from them, and what the state says of past gradients stays. Of
+	// weights up to ps.WeightMax all that is derived stays finite.
+	// Shapes are Init's; state is changed only where weights are derived from it.
+	Rebase(weights, state []T)
 	// Apply updates one row. weights, grad: (width); state: (StateWidth(width)).
 	// The slices share no memory; grad is not changed. What FirstInvalid finds
 	// in grad is the caller's to refuse.

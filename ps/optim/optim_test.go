@@ -289,6 +289,51 @@ func TestAgainstFloat64(t *testing.T) {
 	}
 }
 
+// TestAWeightThatWasSetIsLearnedOnFrom holds rules against the reference whose weight is set
+// after some steps: from there it goes on, with what it remembers of past gradients.
+func TestAWeightThatWasSetIsLearnedOnFrom(t *testing.T) {
+	for _, o := range []ps.Optimizer{
+		sgd, adagrad, adam, ftrl,
+		{Name: ps.FTRL, LearningRate: 0.1},
+		{Name: ps.FTRL, LearningRate: 0.1, Beta: 1, L1: 0.5, L2: 1},
+	} {
+		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
+			r := rule[float32](t, o, ps.Float32)
+			weights, state := []float32{0.25, -0.5}, make([]float32, r.StateWidth(2))
+			r.Init(weights, state)
+			want := []*reference{newReference(o, 0.25), newReference(o, -0.5)}
+			step := func(grads ...float32) {
+				r.Apply(weights, state, grads)
+				for i, c := range want {
+					c.apply(float64(grads[i]))
+				}
+			}
+			step(1, -2)
+			step(-3, 0.5)
+			for i, w := range []float32{-2, 1.5} {
+				weights[i] = w
+				c := want[i]
+				c.w = float64(w)
+				if o.Name == ps.FTRL {
+					c.z = -c.w*((o.Beta+math.Sqrt(c.n))/o.LearningRate+o.L2) - math.Copysign(o.L1, c.w)
+				}
+			}
+			r.Rebase(weights, state)
+			if weights[0] != -2 || weights[1] != 1.5 {
+				t.Fatalf("the weights became %v", weights)
+			}
+			step(0.125, 0.25)
+			step(2, -1)
+			for i, c := range want {
+				// A few roundings of about 4 by 2^-24.
+				if math.Abs(float64(weights[i])-c.w) > 2e-6 {
+					t.Errorf("weight %d is %v, want %v", i, weights[i], c.w)
+				}
+			}
+		})
+	}
+}
+
 func TestApplyRowsIsApplyInOrder(t *testing.T) {
 	for _, o := range []ps.Optimizer{sgd, adagrad, adam, ftrl} {
 		t.Run(o.Name, func(t *testing.T) {

@@ -16,6 +16,8 @@ func (sgd) StateWidth(int) int { return 0 }
 
 func (sgd) Init(_, _ []float32) {}
 
+func (sgd) Rebase(_, _ []float32) {}
+
 func (r sgd) Apply(weights, _, grad []float32) {
 	r.update(weights, grad)
 }

@@ -55,22 +55,16 @@ func TestACopyIsTheShardAtItsLastDelta(t *testing.T) {
 		var loader *shard.Loader
 		var queue []*ps.Delta         // sent, not taken
 		states := map[uint64]copied{} // of the shard, by the seq of its boundary
-		var later []message           // pushes since the last boundary
-		push := func(s *shard.Shard, msg message) {
-			if a := s.Push(&msg.update, msg.item); a.Outcome != ps.Applied {
-				t.Fatalf("push: %+v", a)
-			}
-		}
+		var later []change            // since the last boundary
 		boundary := func() {
 			states[live.Progress().Seq] = copyOf(t, live, n)
 			later = nil
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
-				msg := pushed(t, m, applied[:])
-				push(live, msg)
-				applied[msg.update.Partition] = msg.update.To
-				later = append(later, msg)
+				c := changed(t, m, applied[:])
+				c(t, live)
+				later = append(later, c)
 			},
 			"follow": func(t *rapid.T) {
 				if loader != nil && rapid.IntRange(0, 3).Draw(t, "anew") > 0 {
@@ -157,11 +151,11 @@ func TestACopyIsTheShardAtItsLastDelta(t *testing.T) {
 				if at.Seq+uint64(len(later)) != live.Progress().Seq {
 					return // it missed the last boundary
 				}
-				for _, msg := range later {
-					push(s, msg)
+				for _, c := range later {
+					c(t, s)
 				}
 				if d := copyOf(t, s, n).differs(copyOf(t, live, n)); d != "" {
-					t.Fatalf("the promoted copy after the same %d pushes and the shard: %s", len(later), d)
+					t.Fatalf("the promoted copy after the same %d changes and the shard: %s", len(later), d)
 				}
 			},
 		})

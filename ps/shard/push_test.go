@@ -162,3 +162,27 @@ func BenchmarkPush(b *testing.B) {
 		b.ReportMetric(float64(b.N*keys)/b.Elapsed().Seconds(), "rows/s")
 	})
 }
+
+func TestRowsThatCannotBeSetChangeNothing(t *testing.T) {
+	s := learnt(t)
+	before := copyOf(t, s, 4)
+	mine, other := keyOf(1, nShards, 7), keyOf(2, nShards, 7)
+	for name, test := range map[string]struct {
+		table   ps.TableID
+		keys    []ps.Key
+		weights []float32
+		want    string
+	}{
+		"a key of another shard":  {0, []ps.Key{mine, other}, []float32{1, 2}, "is of shard 2"},
+		"a table that is not":     {9, []ps.Key{mine}, []float32{1}, "table 9 of a layout of 4"},
+		"counts of events":        {3, []ps.Key{mine}, []float32{1, 2}, "sums of events"},
+		"a weight that is no one": {0, []ps.Key{mine}, []float32{float32(math.Inf(1))}, "element 0 is +Inf"},
+	} {
+		if _, err := s.Set(test.table, test.keys, ps.Bytes(test.weights), false); !errors.Is(err, ps.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want ErrInvalid with %q", name, err, test.want)
+		}
+	}
+	if d := copyOf(t, s, 4).differs(before); d != "" {
+		t.Error(d)
+	}
+}

@@ -46,9 +46,9 @@ func (c Config) validate() error {
 //
 // Invariants, checked by Valid:
 //
-//  1. Every row is the initial value and the contribution of each event below
-//     applied exactly once, as far as the shard can tell: every partition's
-//     Progress is valid.
+//  1. Every row is the initial value, or what Set made it, and the contribution of
+//     each event below applied exactly once, as far as the shard can tell: every
+//     partition's Progress is valid.
 //  2. Every stored key belongs to the shard, and no row's seq is above the
 //     shard's.
 //  3. The tables' own invariants.

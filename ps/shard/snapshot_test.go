@@ -174,6 +174,47 @@ func pushed(t *rapid.T, m ps.Model, applied []ps.Offset) message {
 	return msg
 }
 
+// change is what happens to a shard: a push, or rows that are set.
+type change func(t *rapid.T, s *shard.Shard)
+
+// changed draws what happens next, and advances applied by it.
+func changed(t *rapid.T, m ps.Model, applied []ps.Offset) change {
+	if rapid.IntRange(0, 4).Draw(t, "set") > 0 {
+		msg := pushed(t, m, applied)
+		applied[msg.update.Partition] = msg.update.To
+		return func(t *rapid.T, s *shard.Shard) {
+			if a := s.Push(&msg.update, msg.item); a.Outcome != ps.Applied {
+				t.Fatalf("push: %+v", a)
+			}
+		}
+	}
+	id, fresh := ps.TableID(rapid.IntRange(0, 1).Draw(t, "table")), rapid.Bool().Draw(t, "fresh")
+	var keys []ps.Key
+	for _, k := range rapid.SliceOfNDistinct(rapid.Uint64Range(0, 99), 0, 80, rapid.ID[uint64]).Draw(t, "keys") {
+		keys = append(keys, keyOf(1, nShards, k))
+	}
+	rng := rapid.Uint64().Draw(t, "weights")
+	weights := make([]float32, len(keys)*m.Layout.Tables[id].Width)
+	for i := range weights {
+		weights[i] = float32(int64(ps.Mix(rng+uint64(i)))) * 0x1p-63
+	}
+	return func(t *rapid.T, s *shard.Shard) {
+		before := s.Progress()
+		born, err := s.Set(id, keys, ps.Bytes(weights), fresh)
+		if err != nil {
+			t.Fatalf("set: %v", err)
+		}
+		before.Seq, before.Rows = before.Seq+1, before.Rows+uint64(born)
+		if after := s.Progress(); fmt.Sprintf("%+v", after) != fmt.Sprintf("%+v", before) {
+			t.Fatalf("after %d rows were set, and %d born, the shard is at %+v, want %+v", len(keys), born, after, before)
+		}
+		got := make([]byte, len(keys)*m.Layout.Tables[id].RowBytes())
+		if err := s.Gather(id, keys, got, nil); err != nil || !slices.Equal(got, ps.Bytes(weights)) {
+			t.Fatalf("rows that were set have other weights (%v)", err)
+		}
+	}
+}
+
 // TestSnapshotsAmongPushes takes snapshots of a shard that goes on learning, reads
 // them in steps of any size between the pushes, gives some of them up, and chains
 // the others. Each must be the shard at its boundary; a chain must load as the
@@ -189,21 +230,16 @@ func TestSnapshotsAmongPushes(t *testing.T) {
 		}
 		var (
 			applied [nPartitions]ps.Offset
-			chain   []file    // ended
-			pushes  []message // since the boundary of chain's last
-			then    copied    // the shard at that boundary
+			chain   []file   // ended
+			pushes  []change // since the boundary of chain's last
+			then    copied   // the shard at that boundary
 
 			sn      *shard.Snapshot // under way, or nil
 			current file
 			got     []map[ps.Key]string
-			now     copied    // the shard at its boundary
-			later   []message // pushes since then
+			now     copied   // the shard at its boundary
+			later   []change // since then
 		)
-		push := func(s *shard.Shard, msg message) {
-			if a := s.Push(&msg.update, msg.item); a.Outcome != ps.Applied {
-				t.Fatalf("push: %+v", a)
-			}
-		}
 		read := func(t *rapid.T, rows int) {
 			b, err := sn.Read(make([]byte, rows*(16+2*600*4)))
 			if errors.Is(err, io.EOF) {
@@ -230,14 +266,13 @@ func TestSnapshotsAmongPushes(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
-				msg := pushed(t, m, applied[:])
+				c := changed(t, m, applied[:])
 				size := live.Bytes()
-				push(live, msg)
+				c(t, live)
 				if live.Bytes() > size {
 					copies++
 				}
-				applied[msg.update.Partition] = msg.update.To
-				pushes, later = append(pushes, msg), append(later, msg)
+				pushes, later = append(pushes, c), append(later, c)
 			},
 			"snapshot": func(t *rapid.T) {
 				since := uint64(0)
@@ -288,11 +323,11 @@ func TestSnapshotsAmongPushes(t *testing.T) {
 				if fence := loaded.Progress().Fence; fence != 8 {
 					t.Fatalf("loaded under fence %d, want its own, 8", fence)
 				}
-				for _, msg := range pushes {
-					push(loaded, msg)
+				for _, c := range pushes {
+					c(t, loaded)
 				}
 				if d := copyOf(t, loaded, n).differs(copyOf(t, live, n)); d != "" {
-					t.Fatalf("the loaded shard after the same %d pushes and the live one: %s", len(pushes), d)
+					t.Fatalf("the loaded shard after the same %d changes and the live one: %s", len(pushes), d)
 				}
 				for id, desc := range m.Layout.Tables { // unborn rows too
 					var keys []ps.Key

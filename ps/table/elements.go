@@ -18,6 +18,9 @@ type elements interface {
 	// apply updates rows, given by their addresses, whose elements are behind a header,
 	// and stamps them.
 	apply(rows []unsafe.Pointer, header int, values []byte, stamp uint32)
+	// set replaces a row's weights, and sets its state right or, if fresh, to that of a
+	// row which is born with these weights.
+	set(row, weights []byte, fresh bool)
 	// firstInvalid returns the position and text of the first value that the
 	// optimizer does not take, or -1.
 	firstInvalid(values []byte) (int, string)
@@ -86,6 +89,16 @@ func (e *typed[T]) apply(rows []unsafe.Pointer, header int, values []byte, stamp
 		e.rows[i] = unsafe.Slice((*T)(unsafe.Add(at, header)), e.full)
 	}
 	e.rule.ApplyRows(e.rows[:len(rows)], ps.View[T](values))
+}
+
+func (e *typed[T]) set(row, weights []byte, fresh bool) {
+	copy(row, weights)
+	elements := view[T](row, e.full)
+	if fresh {
+		e.rule.Init(elements[:e.width], elements[e.width:])
+	} else {
+		e.rule.Rebase(elements[:e.width], elements[e.width:])
+	}
 }
 
 func (e *typed[T]) firstInvalid(values []byte) (int, string) {

@@ -195,6 +195,45 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestWeightsThatCannotBeSet(t *testing.T) {
+	nan, beyond := float32(math.NaN()), float32(2e6)
+	sums := ps.Table{Name: "sums", Kind: ps.Float64, Width: 1, Optimizer: ps.Optimizer{Name: ps.Sum}, Initializer: ps.Initializer{Name: ps.Zero}}
+	for name, test := range map[string]struct {
+		desc    ps.Table
+		rowsMax int
+		keys    []ps.Key
+		weights []float32
+		is      error
+		want    string
+	}{
+		"not a number":                           {plain(), 0, []ps.Key{1, 2}, []float32{1, 2, 3, nan}, ps.ErrInvalid, "key 1 (0x0000000000000002): element 1 is NaN"},
+		"infinite":                               {plain(), 0, []ps.Key{1}, []float32{float32(math.Inf(-1)), 1}, ps.ErrInvalid, "element 0 is -Inf"},
+		"too large":                              {plain(), 0, []ps.Key{1}, []float32{0, beyond}, ps.ErrInvalid, "element 1 is 2e+06"},
+		"too few":                                {plain(), 0, []ps.Key{1, 2}, []float32{0, 1}, ps.ErrInvalid, "8 bytes of values for 2 keys"},
+		"sums of events":                         {sums, 0, []ps.Key{1}, []float32{0, 1}, ps.ErrInvalid, "sums of events"},
+		"more than fit":                          {plain(), 2, []ps.Key{1, 3, 4}, make([]float32, 6), ps.ErrOutOfMemory, "2 rows"},
+		"during a snapshot of as many mutations": {plain(), 0, []ps.Key{1}, []float32{0, 1}, ps.ErrInvalid, "during a snapshot"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tab := open(t, table.Config{Table: test.desc, RowsMax: test.rowsMax})
+			if test.desc.Kind == ps.Float32 {
+				apply(t, tab, 7, []ps.Key{1, 9}, 1, 2, 3, 4)
+			}
+			seq := uint64(8)
+			if strings.HasPrefix(name, "during") {
+				snapshot(t, tab, 0, 8)
+			}
+			before := dump(tab)
+			if _, err := tab.Set(test.keys, ps.Bytes(test.weights), seq, false); !errors.Is(err, test.is) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %v with %q", err, test.is, test.want)
+			}
+			if after := dump(tab); after != before {
+				t.Errorf("rows were\n%sand are\n%s", before, after)
+			}
+		})
+	}
+}
+
 func TestValuesNeedNoAlignment(t *testing.T) {
 	tab := open(t, table.Config{Table: plain(), Seed: 1})
 	want := gather(t, tab, 2, 7)
@@ -418,6 +457,32 @@ func TestAgainstMap(t *testing.T) {
 					row := m.row(key)
 					m.rule.Apply(row[:m.width], row[m.width:], grads[i*m.width:(i+1)*m.width])
 					m.rows[key], m.seqs[key] = row, seq
+				}
+			},
+			"set": func(t *rapid.T) {
+				seq++
+				batch := rapid.SliceOfNDistinct(rapid.Map(rapid.Uint64Range(0, 400), func(i uint64) ps.Key {
+					return ps.Key(0x42<<56 | i)
+				}), 0, 100, rapid.ID[ps.Key]).Draw(t, "keys")
+				rng, fresh := rapid.Uint64().Draw(t, "weights"), rapid.Bool().Draw(t, "fresh")
+				weights := make([]float32, len(batch)*desc.Width)
+				for i := range weights {
+					weights[i] = float32(int64(ps.Mix(rng+uint64(i)))) * 0x1p-63
+				}
+				before := len(m.rows)
+				for i, key := range batch {
+					row := slices.Clone(m.row(key))
+					copy(row, weights[i*m.width:(i+1)*m.width])
+					if m.seqs[key] == 0 || fresh {
+						m.rule.Init(row[:m.width], row[m.width:])
+					} else {
+						m.rule.Rebase(row[:m.width], row[m.width:])
+					}
+					m.rows[key], m.seqs[key] = row, seq
+				}
+				born, err := tab.Set(batch, ps.Bytes(weights), seq, fresh)
+				if err != nil || born != len(m.rows)-before {
+					t.Fatalf("%d rows were born, %v: want %d", born, err, len(m.rows)-before)
 				}
 			},
 			"reserve": func(t *rapid.T) {

@@ -144,8 +144,8 @@ func (s epochStore) CommitEpoch(ctx context.Context, model string, next checkpoi
 	return s.store.CommitEpoch(ctx, model, next, expected, mapRevision)
 }
 
-func (s epochStore) SetBack(ctx context.Context, model string, next checkpoint.Epoch, shards []route.Shard, expected, mapRevision int64) error {
-	return s.store.SetBack(ctx, model, next, shards, expected, mapRevision)
+func (s epochStore) BeginLineage(ctx context.Context, model string, next checkpoint.Epoch, shards []route.Shard, expected, mapRevision int64) error {
+	return s.store.BeginLineage(ctx, model, next, shards, expected, mapRevision)
 }
 
 // asked asks the nodes for snapshots, as the product's client does.

@@ -148,7 +148,7 @@ func (n *node) install(id ps.ShardID, fence ps.Fence, opened *held, promoted boo
 	}
 	w.examineFiles(id, h.files, "a shard is restored")
 	if m, ok := w.newest(); ok && len(w.disk.damaged) == 0 && h.shard.Progress().Seq < m.Shards[id].Seq {
-		w.failf("shard %d is restored at seq %d, the newest epoch has %d, and nothing is damaged", id, h.shard.Progress().Seq, m.Shards[id].Seq)
+		w.failf("invariant 7: shard %d is restored at seq %d, the newest epoch has %d, and nothing is damaged", id, h.shard.Progress().Seq, m.Shards[id].Seq)
 	}
 	for p, o := range applied(h.shard) {
 		if o < w.stream.start[p] {

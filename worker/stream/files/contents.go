@@ -74,6 +74,13 @@ func SameSecret(a, b ps.StreamID) bool {
 	return secretA == secretB
 }
 
+// MaskedBy reports whether identifiers of a stream were masked by a masker's secret, as its
+// identity tells. It is false if the stream masks none.
+func MaskedBy(m *mask.Masker, id ps.StreamID) bool {
+	_, secret, _ := strings.Cut(string(id), secretMark)
+	return secret == m.Check()[:secretDigits]
+}
+
 // contents is what one pass over the bytes of a file tells.
 type contents struct {
 	sum   []byte // SHA-256 of the file as it is on disk

@@ -1113,6 +1113,120 @@ func (x *RestoreEpochResponse) GetLineage() uint64 {
 	return 0
 }
 
+type AdoptEpochRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Model string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Object in the bucket of the model's epochs that lists the files, with its SHA-256 in
+	// hexadecimal and its length.
+	Manifest      string `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	Hash          string `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	Bytes         int64  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptEpochRequest) Reset() {
+	*x = AdoptEpochRequest{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptEpochRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptEpochRequest) ProtoMessage() {}
+
+func (x *AdoptEpochRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptEpochRequest.ProtoReflect.Descriptor instead.
+func (*AdoptEpochRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AdoptEpochRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *AdoptEpochRequest) GetManifest() string {
+	if x != nil {
+		return x.Manifest
+	}
+	return ""
+}
+
+func (x *AdoptEpochRequest) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *AdoptEpochRequest) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type AdoptEpochResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         *Epoch                 `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptEpochResponse) Reset() {
+	*x = AdoptEpochResponse{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptEpochResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptEpochResponse) ProtoMessage() {}
+
+func (x *AdoptEpochResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptEpochResponse.ProtoReflect.Descriptor instead.
+func (*AdoptEpochResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AdoptEpochResponse) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
 var File_freshet_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_freshet_admin_v1_admin_proto_rawDesc = "" +
@@ -1203,7 +1317,14 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"0\n" +
 	"\x14RestoreEpochResponse\x12\x18\n" +
-	"\alineage\x18\x01 \x01(\x04R\alineage2\x81\x04\n" +
+	"\alineage\x18\x01 \x01(\x04R\alineage\"o\n" +
+	"\x11AdoptEpochRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1a\n" +
+	"\bmanifest\x18\x02 \x01(\tR\bmanifest\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\tR\x04hash\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\"C\n" +
+	"\x12AdoptEpochResponse\x12-\n" +
+	"\x05epoch\x18\x01 \x01(\v2\x17.freshet.admin.v1.EpochR\x05epoch2\xda\x04\n" +
 	"\x05Admin\x12W\n" +
 	"\n" +
 	"ApplyModel\x12#.freshet.admin.v1.ApplyModelRequest\x1a$.freshet.admin.v1.ApplyModelResponse\x12F\n" +
@@ -1212,7 +1333,9 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"\tTakeEpoch\x12\".freshet.admin.v1.TakeEpochRequest\x1a#.freshet.admin.v1.TakeEpochResponse\x12W\n" +
 	"\n" +
 	"ListEpochs\x12#.freshet.admin.v1.ListEpochsRequest\x1a$.freshet.admin.v1.ListEpochsResponse\x12]\n" +
-	"\fRestoreEpoch\x12%.freshet.admin.v1.RestoreEpochRequest\x1a&.freshet.admin.v1.RestoreEpochResponseB>Z<github.com/freshet-ml/freshet/proto/freshet/admin/v1;adminv1b\x06proto3"
+	"\fRestoreEpoch\x12%.freshet.admin.v1.RestoreEpochRequest\x1a&.freshet.admin.v1.RestoreEpochResponse\x12W\n" +
+	"\n" +
+	"AdoptEpoch\x12#.freshet.admin.v1.AdoptEpochRequest\x1a$.freshet.admin.v1.AdoptEpochResponseB>Z<github.com/freshet-ml/freshet/proto/freshet/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_freshet_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1226,7 +1349,7 @@ func file_freshet_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_freshet_admin_v1_admin_proto_rawDescData
 }
 
-var file_freshet_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_freshet_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_freshet_admin_v1_admin_proto_goTypes = []any{
 	(*ApplyModelRequest)(nil),    // 0: freshet.admin.v1.ApplyModelRequest
 	(*ApplyModelResponse)(nil),   // 1: freshet.admin.v1.ApplyModelResponse
@@ -1245,6 +1368,8 @@ var file_freshet_admin_v1_admin_proto_goTypes = []any{
 	(*Epoch)(nil),                // 14: freshet.admin.v1.Epoch
 	(*RestoreEpochRequest)(nil),  // 15: freshet.admin.v1.RestoreEpochRequest
 	(*RestoreEpochResponse)(nil), // 16: freshet.admin.v1.RestoreEpochResponse
+	(*AdoptEpochRequest)(nil),    // 17: freshet.admin.v1.AdoptEpochRequest
+	(*AdoptEpochResponse)(nil),   // 18: freshet.admin.v1.AdoptEpochResponse
 }
 var file_freshet_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: freshet.admin.v1.ApplyModelRequest.model:type_name -> freshet.admin.v1.Model
@@ -1254,23 +1379,26 @@ var file_freshet_admin_v1_admin_proto_depIdxs = []int32{
 	9,  // 4: freshet.admin.v1.ModelStatus.partitions:type_name -> freshet.admin.v1.PartitionStatus
 	14, // 5: freshet.admin.v1.TakeEpochResponse.epoch:type_name -> freshet.admin.v1.Epoch
 	14, // 6: freshet.admin.v1.ListEpochsResponse.epochs:type_name -> freshet.admin.v1.Epoch
-	0,  // 7: freshet.admin.v1.Admin.ApplyModel:input_type -> freshet.admin.v1.ApplyModelRequest
-	2,  // 8: freshet.admin.v1.Admin.GetModel:input_type -> freshet.admin.v1.GetModelRequest
-	4,  // 9: freshet.admin.v1.Admin.GetStatus:input_type -> freshet.admin.v1.GetStatusRequest
-	10, // 10: freshet.admin.v1.Admin.TakeEpoch:input_type -> freshet.admin.v1.TakeEpochRequest
-	12, // 11: freshet.admin.v1.Admin.ListEpochs:input_type -> freshet.admin.v1.ListEpochsRequest
-	15, // 12: freshet.admin.v1.Admin.RestoreEpoch:input_type -> freshet.admin.v1.RestoreEpochRequest
-	1,  // 13: freshet.admin.v1.Admin.ApplyModel:output_type -> freshet.admin.v1.ApplyModelResponse
-	3,  // 14: freshet.admin.v1.Admin.GetModel:output_type -> freshet.admin.v1.Model
-	5,  // 15: freshet.admin.v1.Admin.GetStatus:output_type -> freshet.admin.v1.Status
-	11, // 16: freshet.admin.v1.Admin.TakeEpoch:output_type -> freshet.admin.v1.TakeEpochResponse
-	13, // 17: freshet.admin.v1.Admin.ListEpochs:output_type -> freshet.admin.v1.ListEpochsResponse
-	16, // 18: freshet.admin.v1.Admin.RestoreEpoch:output_type -> freshet.admin.v1.RestoreEpochResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	14, // 7: freshet.admin.v1.AdoptEpochResponse.epoch:type_name -> freshet.admin.v1.Epoch
+	0,  // 8: freshet.admin.v1.Admin.ApplyModel:input_type -> freshet.admin.v1.ApplyModelRequest
+	2,  // 9: freshet.admin.v1.Admin.GetModel:input_type -> freshet.admin.v1.GetModelRequest
+	4,  // 10: freshet.admin.v1.Admin.GetStatus:input_type -> freshet.admin.v1.GetStatusRequest
+	10, // 11: freshet.admin.v1.Admin.TakeEpoch:input_type -> freshet.admin.v1.TakeEpochRequest
+	12, // 12: freshet.admin.v1.Admin.ListEpochs:input_type -> freshet.admin.v1.ListEpochsRequest
+	15, // 13: freshet.admin.v1.Admin.RestoreEpoch:input_type -> freshet.admin.v1.RestoreEpochRequest
+	17, // 14: freshet.admin.v1.Admin.AdoptEpoch:input_type -> freshet.admin.v1.AdoptEpochRequest
+	1,  // 15: freshet.admin.v1.Admin.ApplyModel:output_type -> freshet.admin.v1.ApplyModelResponse
+	3,  // 16: freshet.admin.v1.Admin.GetModel:output_type -> freshet.admin.v1.Model
+	5,  // 17: freshet.admin.v1.Admin.GetStatus:output_type -> freshet.admin.v1.Status
+	11, // 18: freshet.admin.v1.Admin.TakeEpoch:output_type -> freshet.admin.v1.TakeEpochResponse
+	13, // 19: freshet.admin.v1.Admin.ListEpochs:output_type -> freshet.admin.v1.ListEpochsResponse
+	16, // 20: freshet.admin.v1.Admin.RestoreEpoch:output_type -> freshet.admin.v1.RestoreEpochResponse
+	18, // 21: freshet.admin.v1.Admin.AdoptEpoch:output_type -> freshet.admin.v1.AdoptEpochResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_freshet_admin_v1_admin_proto_init() }
@@ -1284,7 +1412,7 @@ func file_freshet_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_admin_v1_admin_proto_rawDesc), len(file_freshet_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

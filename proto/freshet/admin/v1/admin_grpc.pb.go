@@ -27,6 +27,7 @@ const (
 	Admin_TakeEpoch_FullMethodName    = "/freshet.admin.v1.Admin/TakeEpoch"
 	Admin_ListEpochs_FullMethodName   = "/freshet.admin.v1.Admin/ListEpochs"
 	Admin_RestoreEpoch_FullMethodName = "/freshet.admin.v1.Admin/RestoreEpoch"
+	Admin_AdoptEpoch_FullMethodName   = "/freshet.admin.v1.Admin/AdoptEpoch"
 )
 
 // AdminClient is the client API for Admin service.
@@ -48,6 +49,9 @@ type AdminClient interface {
 	ListEpochs(ctx context.Context, in *ListEpochsRequest, opts ...grpc.CallOption) (*ListEpochsResponse, error)
 	// RestoreEpoch sets a model back to an older epoch, which begins a new lineage.
 	RestoreEpoch(ctx context.Context, in *RestoreEpochRequest, opts ...grpc.CallOption) (*RestoreEpochResponse, error)
+	// AdoptEpoch makes a manifest that was made of a retained epoch, as an import makes
+	// one, the newest epoch of a new lineage. It may differ from that epoch in rows alone.
+	AdoptEpoch(ctx context.Context, in *AdoptEpochRequest, opts ...grpc.CallOption) (*AdoptEpochResponse, error)
 }
 
 type adminClient struct {
@@ -118,6 +122,16 @@ func (c *adminClient) RestoreEpoch(ctx context.Context, in *RestoreEpochRequest,
 	return out, nil
 }
 
+func (c *adminClient) AdoptEpoch(ctx context.Context, in *AdoptEpochRequest, opts ...grpc.CallOption) (*AdoptEpochResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptEpochResponse)
+	err := c.cc.Invoke(ctx, Admin_AdoptEpoch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -137,6 +151,9 @@ type AdminServer interface {
 	ListEpochs(context.Context, *ListEpochsRequest) (*ListEpochsResponse, error)
 	// RestoreEpoch sets a model back to an older epoch, which begins a new lineage.
 	RestoreEpoch(context.Context, *RestoreEpochRequest) (*RestoreEpochResponse, error)
+	// AdoptEpoch makes a manifest that was made of a retained epoch, as an import makes
+	// one, the newest epoch of a new lineage. It may differ from that epoch in rows alone.
+	AdoptEpoch(context.Context, *AdoptEpochRequest) (*AdoptEpochResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -164,6 +181,9 @@ func (UnimplementedAdminServer) ListEpochs(context.Context, *ListEpochsRequest) 
 }
 func (UnimplementedAdminServer) RestoreEpoch(context.Context, *RestoreEpochRequest) (*RestoreEpochResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RestoreEpoch not implemented")
+}
+func (UnimplementedAdminServer) AdoptEpoch(context.Context, *AdoptEpochRequest) (*AdoptEpochResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptEpoch not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -294,6 +314,24 @@ func _Admin_RestoreEpoch_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_AdoptEpoch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptEpochRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).AdoptEpoch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_AdoptEpoch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).AdoptEpoch(ctx, req.(*AdoptEpochRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -324,6 +362,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RestoreEpoch",
 			Handler:    _Admin_RestoreEpoch_Handler,
+		},
+		{
+			MethodName: "AdoptEpoch",
+			Handler:    _Admin_AdoptEpoch_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
