@@ -73,7 +73,8 @@ is set back. Epochs are read from their bucket, which the pod must reach then.
 Identifiers are masked by the cluster's secret, so --secret-file must be the
 same file that the workers use.`,
 		Example: `  freshet serve --coordinator 127.0.0.1:7400 --secret-file dir/secret
-  curl -s 127.0.0.1:7501/v1/predict -d '{"events": [{"uid": "17", "sku": "a4"}]}'
+  curl -s 127.0.0.1:7501/v1/predict -H 'content-type: application/json' \
+      -d '{"events": [{"uid": "17", "sku": "a4"}]}'
 
   # A tenth of the requests to the newest epoch, for comparison; items to
   # retrieve; a model that must not promise more than a third:
