@@ -91,6 +91,8 @@ type recoveryCluster struct {
 	store    *meta.Store
 	client   *client.Client
 	children []*child // the nodes
+	// coordinator is where it serves.
+	coordinator string
 }
 
 func (c *recoveryCluster) file(name string) string { return filepath.Join(c.dir, name) }
@@ -186,6 +188,7 @@ func (c *recoveryCluster) start(ctx context.Context, g *errgroup.Group, home chi
 	if err != nil {
 		return err
 	}
+	c.coordinator = listener.Addr().String()
 	checkpoints := epochSettings{every: c.every}
 	if checkpoints.bucket, err = fileURL(c.file(epochsName)); err != nil {
 		return errors.Join(err, listener.Close())
