@@ -119,8 +119,8 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 // durationMax is below what a time.Duration holds, and a float64 has it exactly.
 const durationMax = float64(1 << 62)
 
-// duration returns a number of milliseconds as a duration, to the nanosecond; what is above
-// 0 stays above it.
+// duration returns a number of milliseconds as a duration, to the nanosecond where it is of
+// weeks and not of years; what is above 0 stays above it.
 func duration(ms float64) (time.Duration, error) {
 	ns := math.Round(ms * float64(time.Millisecond))
 	if !(ms >= 0 && ns <= durationMax) {
