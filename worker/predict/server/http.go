@@ -141,9 +141,8 @@ func notJSON(r *http.Request) string {
 // bounded returns a context for a request that ends when it, or the time that it sets, does.
 func (s *Server) bounded(r *http.Request) (context.Context, context.CancelFunc, error) {
 	limit := s.config.TimeMax
-	header := r.Header.Get(deadlineName)
-	if header != "" {
-		ms, err := strconv.ParseUint(header, 10, 31)
+	if header := r.Header.Values(deadlineName); header != nil {
+		ms, err := strconv.ParseUint(strings.Join(header, ","), 10, 31) // two are none
 		if err != nil || ms == 0 {
 			return r.Context(), func() {}, fmt.Errorf("%s: want a whole number of milliseconds from 1: %w", deadlineName, ps.ErrInvalid)
 		}
