@@ -53,7 +53,7 @@ func run(ctx context.Context) error {
 		ended <- err
 	}()
 	fmt.Println(listener.Addr())
-	if err := s.Serve(listener); err != http.ErrServerClosed { //nolint:errorlint // Serve documents the error itself
+	if err := s.Serve(listener); err != http.ErrServerClosed {
 		return err
 	}
 	return <-ended
