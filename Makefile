@@ -14,7 +14,7 @@ ifeq ($(origin GOEXPERIMENT),undefined)
 export GOEXPERIMENT := $(shell GOEXPERIMENT=simd $(GO) env GOOS >/dev/null 2>&1 && echo simd)
 endif
 
-.PHONY: help build run test soak race fuzz check format bench bench-peers proto clean
+.PHONY: help build run test soak race fuzz openapi check format bench bench-peers proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -45,6 +45,12 @@ fuzz: ## fuzz every decoder for FUZZTIME each
 		echo "$$file $${func#func }"; \
 		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
 	done
+
+OPENAPI ?=
+openapi: ## let schemathesis look for what a pod's HTTP does not bear; needs Python, OPENAPI=-h
+	@mkdir -p bin
+	$(GO) build -o bin/openapi-pod ./test/openapi/pod
+	python3 test/openapi/run.py --pod bin/openapi-pod $(OPENAPI)
 
 check: bin/golangci-lint bin/buf ## linters, formatting, generated code up to date
 	bin/golangci-lint run ./...

@@ -217,8 +217,10 @@ func (m *Model) Retrieve(ctx context.Context, r predict.Retrieve) ([]predict.Ret
 		if err := single(r.Context); err != nil {
 			return nil, predict.Served{}, fmt.Errorf("context: %w", err)
 		}
-		if _, err := read(r.Context); err != nil {
-			return nil, predict.Served{}, fmt.Errorf("context: %w", err)
+		if len(r.Context) > 0 {
+			if _, err := read(r.Context); err != nil {
+				return nil, predict.Served{}, fmt.Errorf("context: %w", err)
+			}
 		}
 		for i, c := range r.Context {
 			query[i] = Weight(c.Name, c.Values[0])

@@ -35,17 +35,12 @@ type endpoint struct {
 // is: see openapi.json. A request has TimeMax to arrive. It is for an http.Server with a
 // ReadHeaderTimeout and an IdleTimeout.
 func (s *Server) Handler() http.Handler {
-	endpoints := map[string]endpoint{
-		"/v1/predict":   {http.MethodPost, post(s, &predicting, predictBody, newPredictReply)},
-		"/v1/rank":      {http.MethodPost, post(s, &ranking, rankBody, newRankReply)},
-		"/v1/retrieve":  {http.MethodPost, post(s, &retrieving, retrieveBody, newRetrieveReply)},
-		"/v1/explain":   {http.MethodPost, post(s, &explaining, explainBody, newExplainReply)},
-		"/v1/models":    {http.MethodGet, s.listModels},
-		"/healthz":      {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { reply(w, map[string]bool{"live": true}) }},
-		"/readyz":       {http.MethodGet, s.tellReady},
-		"/openapi.json": {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { write(w, "application/json", http.StatusOK, openAPI) }},
-	}
+	endpoints := s.endpoints()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// Before a refusal is sent, net/http reads what there still is of a body.
+			arriveBy(w, time.Now().Add(s.config.TimeMax))
+		}
 		e, ok := endpoints[r.URL.Path]
 		switch {
 		case !ok:
@@ -61,6 +56,20 @@ func (s *Server) Handler() http.Handler {
 			refuse(w, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "this path takes "+allow)
 		}
 	})
+}
+
+// endpoints are what there is, by path.
+func (s *Server) endpoints() map[string]endpoint {
+	return map[string]endpoint{
+		"/v1/predict":   {http.MethodPost, post(s, &predicting, predictBody, newPredictReply)},
+		"/v1/rank":      {http.MethodPost, post(s, &ranking, rankBody, newRankReply)},
+		"/v1/retrieve":  {http.MethodPost, post(s, &retrieving, retrieveBody, newRetrieveReply)},
+		"/v1/explain":   {http.MethodPost, post(s, &explaining, explainBody, newExplainReply)},
+		"/v1/models":    {http.MethodGet, s.listModels},
+		"/healthz":      {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { reply(w, map[string]bool{"live": true}) }},
+		"/readyz":       {http.MethodGet, s.tellReady},
+		"/openapi.json": {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { write(w, "application/json", http.StatusOK, openAPI) }},
+	}
 }
 
 // listModels says what is served, and how fresh it is.
@@ -104,6 +113,9 @@ func post[Q, A any](
 		if err == nil {
 			text, err = s.read(ctx, w, r)
 		}
+		if err != nil {
+			ctx = context.WithoutCancel(ctx) // net/http gives a request up whose body cannot be read; here it is told why
+		}
 		var answered []byte
 		err = ask(predict.WithKey(ctx, r.Header.Get(keyName)), s, asked, func() (model string, question Q, _ error) {
 			if err != nil {
@@ -141,9 +153,8 @@ func notJSON(r *http.Request) string {
 // bounded returns a context for a request that ends when it, or the time that it sets, does.
 func (s *Server) bounded(r *http.Request) (context.Context, context.CancelFunc, error) {
 	limit := s.config.TimeMax
-	header := r.Header.Get(deadlineName)
-	if header != "" {
-		ms, err := strconv.ParseUint(header, 10, 31)
+	if header := r.Header.Values(deadlineName); header != nil {
+		ms, err := strconv.ParseUint(strings.Join(header, ","), 10, 31) // two are none
 		if err != nil || ms == 0 {
 			return r.Context(), func() {}, fmt.Errorf("%s: want a whole number of milliseconds from 1: %w", deadlineName, ps.ErrInvalid)
 		}
@@ -153,6 +164,11 @@ func (s *Server) bounded(r *http.Request) (context.Context, context.CancelFunc, 
 	return ctx, cancel, nil
 }
 
+// arriveBy bounds the time that a request's body has; the zero time is no bound.
+func arriveBy(w http.ResponseWriter, until time.Time) {
+	_ = http.NewResponseController(w).SetReadDeadline(until) // where it cannot be set, there is no connection to wait for
+}
+
 // roomMax is how much room a body is given because its length says so, before any of it is
 // there.
 const roomMax = 256 << 10
@@ -160,16 +176,13 @@ const roomMax = 256 << 10
 // read reads a request's body.
 func (s *Server) read(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if until, ok := ctx.Deadline(); ok {
-		// Where it cannot be set, there is no connection to wait for. It ends with the body:
-		// what is read meanwhile is whether the client has hung up.
-		arrival := http.NewResponseController(w)
-		_ = arrival.SetReadDeadline(until)
-		defer func() { _ = arrival.SetReadDeadline(time.Time{}) }()
+		arriveBy(w, until)
 	}
 	var body bytes.Buffer
 	body.Grow(int(min(max(r.ContentLength, 0), roomMax)) + bytes.MinRead)
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(s.config.BytesMax)))
 	if err == nil {
+		arriveBy(w, time.Time{}) // what is read from now on is whether the client has hung up
 		return body.Bytes(), nil
 	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
