@@ -248,11 +248,11 @@ func (c *testCluster) newestManifest(dir string) (*checkpoint.Bucket, checkpoint
 }
 
 func TestAnImportGoesOnFromAnEpochThatIsStillKept(t *testing.T) {
-	const events = 40_000 // more than are learned while the test takes its epochs
+	const events = 20_000
 	c := newTestCluster(t, 1, 1)
 	c.apply(factorSpec, writeClicks(t, events))
 	c.startNode("a")
-	c.startWorker("w")
+	stop := c.startPacedWorker("w", 2000) // so that there are events left for every epoch
 	c.dial()
 	k, dir := c.keeper()
 	rows := newImported("item", 100, 4)
@@ -293,6 +293,8 @@ func TestAnImportGoesOnFromAnEpochThatIsStillKept(t *testing.T) {
 	if _, err := k.Adopt(t.Context(), c.model.Name, second); !errors.Is(err, ps.ErrConflict) || !strings.Contains(err.Error(), "lineage 1") {
 		t.Errorf("an import into an epoch of another lineage: %v, want ErrConflict", err)
 	}
+	stop()
+	c.startWorker("x")
 	c.audit(events)
 	c.served(rows)
 }
