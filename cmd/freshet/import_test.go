@@ -339,15 +339,17 @@ func TestWhatAnImportMayNotChangeIsNotAdopted(t *testing.T) {
 	c := newTestCluster(t, 1, 1)
 	c.apply(factorSpec, writeClicks(t, events))
 	c.startNode("a")
-	c.startWorker("w")
+	stop := c.startPacedWorker("w", 2000)
 	c.dial()
 	k, dir := c.keeper()
-	c.waitFor(events / 2)
+	c.waitFor(events / 5)
+	stop() // so that every shard has something left to learn
 	c.take(k)
 	older, err := c.store.Epoch(t.Context(), c.model.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.startWorker("x")
 	c.waitFor(events)
 	c.take(k)
 	rows := newImported("item", 100, 4)
@@ -360,6 +362,9 @@ func TestWhatAnImportMayNotChangeIsNotAdopted(t *testing.T) {
 	half, err := checkpoint.ReadManifest(t.Context(), bucket, older.Retained[0].Manifest)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if half.Shards[3].Seq >= base.Shards[3].Seq {
+		t.Fatalf("shard 3 has seq %d in both epochs: the older one's files are no others", half.Shards[3].Seq)
 	}
 	for name, test := range map[string]struct {
 		change func(*checkpoint.Manifest)
