@@ -130,11 +130,15 @@ func (c *testCluster) startNode(name string) (stop func()) {
 	})
 }
 
-func (c *testCluster) startWorker(name string) (stop func()) {
+func (c *testCluster) startWorker(name string) (stop func()) { return c.startPacedWorker(name, 0) }
+
+// startPacedWorker starts a worker that learns so many events a second at most; 0 is as fast
+// as it goes.
+func (c *testCluster) startPacedWorker(name string, rate float64) (stop func()) {
 	return c.start(name, func(ctx context.Context) error {
 		return runWorker(ctx, workerSettings{
 			store: c.store, name: name, model: c.model.Name, source: c.source, logger: c.logger,
-			inFlight: c.spec.Training.InFlight, secret: testSecret,
+			inFlight: c.spec.Training.InFlight, rate: rate, secret: testSecret,
 		})
 	})
 }

@@ -45,9 +45,9 @@ they keep their optimizer state unless --reset-state is given. The input:
 An identifier is a text as the stream has it, or an integer, which counts as its
 decimal digits. Where the stream masks identifiers, these are masked, too.
 
-Rows come into a running cluster as "freshet rollback" takes it back: an epoch is
-taken, the rows are put into a copy of it, and a new lineage begins with that.
-Workers learn again what came meanwhile; no event is lost or doubled.
+Rows come into a running cluster as "freshet rollback" takes it back: an epoch
+is taken, the rows are put into a copy of it, and with that a new lineage
+begins. Workers learn again what came meanwhile; no event is lost or doubled.
 The whole input is checked, and held in memory, before anything is written. This
 process must reach the bucket.`,
 		Example: `  freshet import --feature item --from vectors.npz

@@ -248,11 +248,11 @@ func (c *testCluster) newestManifest(dir string) (*checkpoint.Bucket, checkpoint
 }
 
 func TestAnImportGoesOnFromAnEpochThatIsStillKept(t *testing.T) {
-	const events = 40_000 // more than are learned while the test takes its epochs
+	const events = 20_000
 	c := newTestCluster(t, 1, 1)
 	c.apply(factorSpec, writeClicks(t, events))
 	c.startNode("a")
-	c.startWorker("w")
+	stop := c.startPacedWorker("w", 2000) // so that there are events left for every epoch
 	c.dial()
 	k, dir := c.keeper()
 	rows := newImported("item", 100, 4)
@@ -293,6 +293,8 @@ func TestAnImportGoesOnFromAnEpochThatIsStillKept(t *testing.T) {
 	if _, err := k.Adopt(t.Context(), c.model.Name, second); !errors.Is(err, ps.ErrConflict) || !strings.Contains(err.Error(), "lineage 1") {
 		t.Errorf("an import into an epoch of another lineage: %v, want ErrConflict", err)
 	}
+	stop()
+	c.startWorker("x")
 	c.audit(events)
 	c.served(rows)
 }
@@ -337,15 +339,17 @@ func TestWhatAnImportMayNotChangeIsNotAdopted(t *testing.T) {
 	c := newTestCluster(t, 1, 1)
 	c.apply(factorSpec, writeClicks(t, events))
 	c.startNode("a")
-	c.startWorker("w")
+	stop := c.startPacedWorker("w", 2000)
 	c.dial()
 	k, dir := c.keeper()
-	c.waitFor(events / 2)
+	c.waitFor(events / 5)
+	stop() // so that every shard has something left to learn
 	c.take(k)
 	older, err := c.store.Epoch(t.Context(), c.model.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.startWorker("x")
 	c.waitFor(events)
 	c.take(k)
 	rows := newImported("item", 100, 4)
@@ -358,6 +362,9 @@ func TestWhatAnImportMayNotChangeIsNotAdopted(t *testing.T) {
 	half, err := checkpoint.ReadManifest(t.Context(), bucket, older.Retained[0].Manifest)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if half.Shards[3].Seq >= base.Shards[3].Seq {
+		t.Fatalf("shard 3 has seq %d in both epochs: the older one's files are no others", half.Shards[3].Seq)
 	}
 	for name, test := range map[string]struct {
 		change func(*checkpoint.Manifest)
