@@ -140,6 +140,7 @@ type liveReader struct {
 	text   []byte
 	ends   []int
 	known  time.Time // up to when events are known to have come
+	idle   bool      // the last answer was that nothing is there
 }
 
 // Next implements stream.Reader.
@@ -153,16 +154,18 @@ func (r *liveReader) Next(ctx context.Context, e *worker.Event) error {
 	n := r.next[first]
 	at, ended := r.stream.take(n, r.known)
 	if !ended && at.After(r.known) {
-		if r.known = time.Now(); at.After(r.known) {
-			if err := rest(ctx, max(min(at.Sub(r.known), liveIdle), liveTurn)); err != nil {
+		if r.idle {
+			if err := rest(ctx, max(min(time.Until(at), liveIdle), liveTurn)); err != nil {
 				return err
 			}
-			r.known = time.Now()
 		}
+		r.known = time.Now()
 		if at, ended = r.stream.take(n, r.known); !ended && at.After(r.known) {
+			r.idle = true
 			return stream.ErrIdle
 		}
 	}
+	r.idle = false
 	if ended {
 		return io.EOF
 	}

@@ -34,9 +34,9 @@ type Source interface {
 	Close() error
 }
 
-// ErrIdle says that no event has come for a moment: the reader has all that there is of a
-// stream that still grows.
-var ErrIdle = errors.New("no event has come for a moment")
+// ErrIdle says that no event is there just now: the reader has all that there is of a stream
+// that still grows.
+var ErrIdle = errors.New("no event is there just now")
 
 // Reader reads events. It has one owner; it is not safe for concurrent use.
 type Reader interface {
@@ -45,8 +45,8 @@ type Reader interface {
 	// that cannot be used is an event with Err set, not an error of Next; an
 	// error of Next is about the stream itself and names the file and the place.
 	//
-	// Of a stream that grows it waits, and returns ErrIdle when nothing has come for a few
-	// milliseconds; calling it again goes on waiting.
+	// Of a stream that grows it returns ErrIdle when there is nothing more just now. Calling
+	// it again waits, for a few milliseconds at most, and then returns ErrIdle again.
 	Next(ctx context.Context, e *worker.Event) error
 	// End returns the end of a partition once it is known, that is at the latest
 	// when Next has returned io.EOF.

@@ -28,10 +28,15 @@ type growingReader struct {
 	stream.Reader
 	of   *growing
 	read int64
+	said bool // that nothing is there
 }
 
 func (r *growingReader) Next(ctx context.Context, e *worker.Event) error {
 	if r.read >= r.of.there.Load() {
+		if !r.said {
+			r.said = true
+			return stream.ErrIdle
+		}
 		r.of.idle.Add(1)
 		select {
 		case <-time.After(time.Millisecond):
@@ -40,6 +45,7 @@ func (r *growingReader) Next(ctx context.Context, e *worker.Event) error {
 			return ctx.Err()
 		}
 	}
+	r.said = false
 	r.read++
 	return r.Reader.Next(ctx, e)
 }

@@ -29,7 +29,7 @@ const (
 	// lingerMax is how long the first event of a batch may wait for others where a stream is
 	// read as fast as it grows. It is part of what makes a reader's rows old; shorter ones
 	// make more messages of the same events.
-	lingerMax = 20 * time.Millisecond
+	lingerMax = 10 * time.Millisecond
 	// plannedMax is how many batches may be ready to be asked for: whoever pushes is not to
 	// wait for the next one.
 	plannedMax = 4
@@ -168,6 +168,9 @@ type flight struct {
 	answers      func(context.Context) ([]ps.Answer, error)
 }
 
+// late reports whether the first event of a live stream's batch has waited long enough.
+func (f *flight) late() bool { return time.Since(f.opened) >= lingerMax }
+
 func (s *session) newFlight() *flight {
 	select {
 	case f := <-s.free:
@@ -218,6 +221,9 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 		case errors.Is(err, stream.ErrIdle):
 			live = true
 			for _, f := range open {
+				if !f.late() {
+					continue
+				}
 				if err := hand(f); err != nil {
 					return err
 				}
@@ -274,8 +280,7 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 				return err
 			}
 		}
-		late := live && time.Since(f.opened) >= lingerMax
-		if f.batch.Len() >= s.batch || alone || late || s.isCut(event.Partition, f.batch.To) {
+		if f.batch.Len() >= s.batch || alone || live && f.late() || s.isCut(event.Partition, f.batch.To) {
 			if err := hand(f); err != nil {
 				return err
 			}
