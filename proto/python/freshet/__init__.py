@@ -30,9 +30,9 @@ from ._errors import (
     UnknownModel,
 )
 from ._key import cross, key, keys, mask
-from ._lookup import Boundary, Freshness, Lookup
 from ._model import Model, Table
 from ._questions import Explanation, Filter, Predictions, Ranking, Retrieved, Served
+from ._reading import Boundary, Freshness, Lookup
 
 __all__ = [
     "Behind",

@@ -13,9 +13,9 @@ import grpc
 
 from . import aio
 from ._errors import Closed
-from ._lookup import Lookup
 from ._model import Model
 from ._questions import Event, Events, Explanation, Filter, Predictions, Ranking, Retrieved, Value
+from ._reading import Lookup
 from ._rows import Rows
 from .aio import Layouts, Options
 
@@ -71,6 +71,7 @@ def connect(
     *addresses: str,
     layout: Layouts = None,
     timeout: float = 10.0,
+    identity: str = "",
     credentials: Optional[grpc.ChannelCredentials] = None,
     options: Options = (),
 ) -> Cluster:
@@ -79,13 +80,14 @@ def connect(
     Any one that answers is enough to find all shards; one of them has to be a coordinator,
     which alone knows models, unless layout is given: Model.layout of the one model that is
     read, or of each by its name. timeout is that of every call that has none of its own, in
-    seconds, and of the wait for a first shard map. Without credentials connections are in
-    clear text. options are gRPC channel arguments.
+    seconds, and of the wait for a first shard map. identity is who looks up, by which nodes
+    limit it; if it is empty, that is whoever is at this address. Without credentials
+    connections are in clear text. options are gRPC channel arguments.
 
     A process that forks connects in its children. Raises Unavailable if nobody answers in
     time, Invalid where the arguments cannot be meant.
     """
-    return Cluster(*addresses, layout=layout, timeout=timeout, credentials=credentials, options=options)
+    return Cluster(aio.connect(*addresses, layout=layout, timeout=timeout, identity=identity, credentials=credentials, options=options))
 
 
 class Cluster(_Blocking):
@@ -97,12 +99,10 @@ class Cluster(_Blocking):
     Unavailable, DeadlineExceeded). After close it raises Closed.
     """
 
-    def __init__(
-        self, *addresses: str, layout: Layouts, timeout: float, credentials: Optional[grpc.ChannelCredentials], options: Options
-    ) -> None:
+    def __init__(self, connecting: Coroutine[Any, Any, aio.Cluster]) -> None:
         super().__init__()
         try:
-            self._aio = self._run(aio.connect(*addresses, layout=layout, timeout=timeout, credentials=credentials, options=options))
+            self._aio = self._run(connecting)
         except BaseException:
             self._end(asyncio.sleep(0))
             raise
@@ -144,8 +144,8 @@ class Cluster(_Blocking):
         Raises Behind if a shard has less than that, Limited if this reader asks for more in
         a second, TooLarge if for more at once, than it may, and what pull raises.
         """
-        options = {"encoding": encoding, "seen": seen, "max_age_ms": max_age_ms, "timeout": timeout}
-        return self._run(self._aio.lookup(model, table, keys, **options))  # type: ignore[arg-type]
+        found = self._aio.lookup(model, table, keys, encoding=encoding, seen=seen, max_age_ms=max_age_ms, timeout=timeout)
+        return self._run(found)
 
     def model(self, name: str = "", *, timeout: Optional[float] = None) -> Model:
         """Returns a model as a coordinator has it now; an empty name means the only one.

@@ -32,7 +32,7 @@ class FreshetError(Exception):
     def about(self, what: str) -> FreshetError:
         """Returns the same condition, whose message begins with what it is about."""
         error = type(self)(f"{what}: {self}", self.code)
-        error.reason = self.reason
+        error.__dict__.update(self.__dict__)
         return error
 
 
@@ -121,9 +121,13 @@ class Behind(FreshetError):
 
 
 class Limited(FreshetError):
-    """More was asked for in a second than this reader may. Ask more slowly."""
+    """More was asked for in a second than this reader may. Ask more slowly.
+
+    wait: seconds until what was asked for can be asked for again, if the node has said so.
+    """
 
     reason = "LIMITED"
+    wait = 0.0
 
 
 class DeadlineExceeded(FreshetError, TimeoutError):
@@ -156,13 +160,13 @@ def of_status(code: grpc.StatusCode, message: Optional[str], trailers: Optional[
     is Unavailable.
     """
     message = message or code.name
-    for key, value in trailers or ():
-        if key != "grpc-status-details-bin":
-            continue
-        for detail in status_pb2.Status.FromString(value).details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.domain == DOMAIN:
-                return of_reason(info.reason, message, code)
+    details = next((status_pb2.Status.FromString(v).details for k, v in trailers or () if k == "grpc-status-details-bin"), ())
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    if any(d.Unpack(info) and info.domain == DOMAIN for d in details):
+        error = of_reason(info.reason, message, code)
+        if isinstance(error, Limited) and any(d.Unpack(retry) for d in details):
+            error.wait = retry.retry_delay.ToTimedelta().total_seconds()
+        return error
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return Unavailable(f"not reached: {message}", code)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -20,11 +20,13 @@ class Routes:
     """A shard map at one version.
 
     owners: by shard, the place of its owner's address in addresses; -1 while it has none.
+    fences: by shard, the number of its ownership.
     """
 
     version: int
     addresses: Tuple[str, ...]
     owners: npt.NDArray[np.intp]
+    fences: Tuple[int, ...]
 
     def shards(self, keys: Keys) -> npt.NDArray[np.intp]:
         """Returns the shard of each key: its highest bits."""
@@ -39,7 +41,7 @@ def of_message(reply: bytes) -> Routes:
         raise Corrupt(f"a shard map of {n} shards: want a power of two from 1 to {_SHARDS_MAX}")
     place = {node: i for i, node in enumerate(m.addresses)}
     owners = np.fromiter((place.get(s.node, -1) for s in m.shards), np.intp, n)
-    return Routes(m.version, tuple(m.addresses.values()), owners)
+    return Routes(m.version, tuple(m.addresses.values()), owners, tuple(s.fence for s in m.shards))
 
 
-NONE = Routes(0, (), np.empty(0, np.intp))  # before there is a map
+NONE = Routes(0, (), np.empty(0, np.intp), ())  # before there is a map

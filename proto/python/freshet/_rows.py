@@ -28,13 +28,15 @@ ENCODINGS = ("plain", "float16", "bfloat16", "int8")  # ps.Encoding
 
 
 class Part(NamedTuple):
-    """Some of the wanted keys, all served by one node. at are their places in Wanted.keys."""
+    """Some of the wanted keys, all served by one node. at are their places in Wanted.keys;
+    counts are how many are of each of the shards, fences what the shard map says of these."""
 
     address: str
     at: Places
     keys: Keys
     shards: List[int]
     counts: List[int]
+    fences: List[int]
 
     def table_keys(self, table: Table) -> ps_pb2.TableKeys:
         """Returns the message that asks for them."""
@@ -98,9 +100,11 @@ class Wanted:
         for begin in range(0, len(at), rows):
             chunk = at[begin : begin + rows]
             keys = self.keys[chunk]
-            shards = routes.shards(keys)
-            starts = np.flatnonzero(np.diff(shards, prepend=-1))
-            yield Part(address, chunk, keys, shards[starts].tolist(), np.diff(starts, append=len(keys)).tolist())
+            of = routes.shards(keys)
+            starts = np.flatnonzero(np.diff(of, prepend=-1))
+            counts = np.diff(starts, append=len(keys)).tolist()
+            shards = of[starts].tolist()
+            yield Part(address, chunk, keys, shards, counts, [routes.fences[s] for s in shards])
 
 
 def fields(message: bytes) -> Iterator[Tuple[int, memoryview]]:

@@ -12,23 +12,24 @@ import asyncio
 import time
 from collections import deque
 from itertools import cycle, islice
-from typing import Any, Awaitable, Callable, Deque, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Deque, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 import grpc
 import grpc.aio
 import numpy as np
 
 from . import _key, _model, _questions, _rows, _routes
-from ._errors import Closed, DeadlineExceeded, FreshetError, Invalid, ModelMismatch, NoOwner, Unavailable, of_status
-from ._lookup import Lookup, Looking
+from ._errors import Closed, FreshetError, Invalid, ModelMismatch, NoOwner, Unavailable, of_status
 from ._model import Model
 from ._proto import admin_pb2, ps_pb2
 from ._questions import Event, Events, Explanation, Filter, Predictions, Question, Ranking, Retrieved, Value
-from ._rows import Part, Rows, Wanted
+from ._reading import Look, Lookup, Pull
+from ._rows import Part, Rows
 
 Layouts = Union[None, bytes, Mapping[str, bytes]]
 Options = Sequence[Tuple[str, Any]]
 T = TypeVar("T")
+R = TypeVar("R", bound=Pull)
 
 _MESSAGE_BYTES_MAX = 64 << 20  # wire.MessageBytesMax
 _ATTEMPT_SECONDS = 5.0  # of one call: a node that hangs is asked again
@@ -53,11 +54,12 @@ async def connect(
     *addresses: str,
     layout: Layouts = None,
     timeout: float = 10.0,
+    identity: str = "",
     credentials: Optional[grpc.ChannelCredentials] = None,
     options: Options = (),
 ) -> Cluster:
     """Returns a client, as freshet.connect does."""
-    cluster = Cluster(addresses, layout, timeout, credentials, options)
+    cluster = Cluster(addresses, layout, timeout, identity, credentials, options)
     try:
         await cluster._started()
     except BaseException:
@@ -87,6 +89,7 @@ class _Client:
         self._credentials = credentials
         self._options = (*_CHANNEL_OPTIONS, *options)
         self._channels: Dict[str, grpc.aio.Channel] = {}  # by address; each connects with its first call
+        self._metadata: Tuple[Tuple[str, str], ...] = ()  # of every call
         self._closed = False
 
     async def close(self) -> None:
@@ -112,10 +115,10 @@ class _Client:
                 self._channels[address] = grpc.aio.secure_channel(address, self._credentials, self._options)
         return self._channels[address]
 
-    def _begin(self, address: str, method: str, request: bytes, seconds: float) -> Any:
-        """Begins a call of one request and one reply, both bytes."""
+    def _begin(self, address: str, method: str, request: bytes, deadline: _Deadline, seconds: float = _ATTEMPT_SECONDS) -> Any:
+        """Begins a call of one request and one reply, both bytes, of so many seconds at most."""
         call: Any = self._channel(address).unary_unary(method)
-        return call(request, timeout=max(0.0, seconds))
+        return call(request, timeout=max(0.0, min(seconds, deadline.left())), metadata=self._metadata)
 
     async def _reply(self, address: str, call: Any) -> bytes:
         """Returns the reply to a call, or raises why there is none.
@@ -140,10 +143,13 @@ class Cluster(_Client):
         addresses: Sequence[str],
         layout: Layouts,
         timeout: float,
+        identity: str,
         credentials: Optional[grpc.ChannelCredentials],
         options: Options,
     ) -> None:
         super().__init__(timeout, credentials, options)
+        if identity:
+            self._metadata = (("freshet-identity", identity),)
         if not addresses or not all(isinstance(a, str) and ":" in a for a in addresses):
             raise Invalid(f"addresses {addresses!r}: give host:port of a coordinator or of nodes")
         self._addresses = tuple(addresses)
@@ -156,23 +162,9 @@ class Cluster(_Client):
 
     async def pull(self, model: str, table: str, keys: Any, *, timeout: Optional[float] = None) -> Rows:
         """Returns the rows of a table, as freshet.Cluster.pull does."""
-        deadline, checked = self._deadline(timeout), _key.checked(keys)
-
-        async def read(m: Model) -> Rows:
-            t = m.table(table)
-            wanted = Wanted(checked, t)
-
-            def ask(part: Part) -> bytes:
-                request = ps_pb2.PullRequest(model=m.name, layout=m.hash, shards=part.shards, tables=[part.table_keys(t)])
-                return request.SerializeToString()
-
-            def take(part: Part, reply: bytes) -> None:
-                wanted.put(part.at, _rows.plain(_rows.values(reply), t, len(part.at)))
-
-            await self._each(wanted, "/freshet.ps.v1.Parameters/Pull", ask, take, deadline)
-            return wanted.rows()
-
-        return await self._with_model(model, deadline, read)
+        checked = _key.checked(keys)
+        pull = await self._read(model, lambda m: Pull(m, table, checked), timeout)
+        return pull.wanted.rows()
 
     async def lookup(
         self,
@@ -186,14 +178,9 @@ class Cluster(_Client):
         timeout: Optional[float] = None,
     ) -> Lookup:
         """Returns rows and how fresh they are, as freshet.Cluster.lookup does."""
-        deadline, checked = self._deadline(timeout), _key.checked(keys)
-
-        async def read(m: Model) -> Lookup:
-            looking = Looking(m, m.table(table), checked, encoding, seen or {}, max_age_ms)
-            await self._each(looking.wanted, "/freshet.ps.v1.Lookups/Lookup", looking.ask, looking.take, deadline)
-            return looking.found()
-
-        return await self._with_model(model, deadline, read)
+        checked = _key.checked(keys)
+        look = await self._read(model, lambda m: Look(m, table, checked, encoding, seen or {}, max_age_ms), timeout)
+        return look.found()
 
     async def model(self, name: str = "", *, timeout: Optional[float] = None) -> Model:
         """Returns a model as it is now, as freshet.Cluster.model does."""
@@ -216,19 +203,22 @@ class Cluster(_Client):
                 addresses = ", ".join(self._addresses)
                 raise Unavailable(f"no shard map from {addresses} within {deadline.seconds:g} s: {self._trouble}")
 
-    async def _with_model(self, name: str, deadline: _Deadline, read: Callable[[Model], Awaitable[T]]) -> T:
+    async def _read(self, name: str, begin: Callable[[Model], R], timeout: Optional[float]) -> R:
         """Reads by the layout that is known, and once more where the model has a newer one."""
+        deadline = self._deadline(timeout)
         given = self._layouts.get(name) if isinstance(self._layouts, Mapping) else self._layouts
-        if given is not None:
-            return await read(Model(name, given))
-        m = self._models.get(name) or await self._model(name, deadline)
+        m = self._models.get(name) if given is None else Model(name, given)
+        m = m or await self._model(name, deadline)
+        reading = begin(m)
         try:
-            return await read(m)
+            await self._each(reading, deadline)
         except ModelMismatch:
-            newer = await self._model(name, deadline)
+            newer = m if given is not None else await self._model(name, deadline)
             if newer.hash == m.hash:
                 raise
-        return await read(newer)
+            reading = begin(newer)
+            await self._each(reading, deadline)
+        return reading
 
     async def _model(self, name: str, deadline: _Deadline) -> Model:
         """Asks the coordinators among the addresses for a model, until there is no time left."""
@@ -237,7 +227,7 @@ class Cluster(_Client):
         while True:
             trouble: Optional[FreshetError] = None
             for address in self._addresses:
-                call = self._begin(address, "/freshet.admin.v1.Admin/GetModel", request, min(deadline.left(), _ATTEMPT_SECONDS))
+                call = self._begin(address, "/freshet.admin.v1.Admin/GetModel", request, deadline)
                 try:
                     self._models[name] = _model.of_message(await self._reply(address, call))
                     return self._models[name]
@@ -256,21 +246,19 @@ class Cluster(_Client):
             await self._pause(pause, trouble, deadline)
             pause = min(2 * pause, _PAUSE_MAX)
 
-    async def _each(
-        self, wanted: Wanted, method: str, ask: Callable[[Part], bytes], take: Callable[[Part, bytes], None], deadline: _Deadline
-    ) -> None:
-        """Asks the owners of all wanted keys, and again for what failed in a way that can be
-        mended, until all has been taken."""
+    async def _each(self, reading: Pull, deadline: _Deadline) -> None:
+        """Asks the owners of all keys, and again for what failed in a way that can be mended,
+        until all has been taken."""
         left: Optional[_rows.Places] = None
         version, pause = -1, _PAUSE_MIN
         while True:
             routes = self._routes
             if routes.version != version:  # a new owner may need a moment more, and not half a second
                 version, pause = routes.version, _PAUSE_MIN
-            parts, homeless = wanted.parts(routes, left)
-            failed, trouble = await self._ask(parts, method, ask, take, deadline)
+            parts, homeless = reading.wanted.parts(routes, left)
+            failed, trouble = await self._ask(reading, parts, deadline)
             if len(homeless):
-                trouble = trouble or NoOwner(f"shard {routes.shards(wanted.keys[homeless])[0]} has no owner")
+                trouble = trouble or NoOwner(f"shard {routes.shards(reading.wanted.keys[homeless])[0]} has no owner")
             if trouble is None:
                 return
             left = np.sort(np.concatenate([homeless, *(part.at for part in failed)]))
@@ -278,7 +266,7 @@ class Cluster(_Client):
             pause = min(2 * pause, _PAUSE_MAX)
 
     async def _ask(
-        self, parts: Iterable[Part], method: str, ask: Callable[[Part], bytes], take: Callable[[Part, bytes], None], deadline: _Deadline
+        self, reading: Pull, parts: Iterable[Part], deadline: _Deadline
     ) -> Tuple[Sequence[Part], Optional[FreshetError]]:
         """Asks for the parts, for some of them at the same time, and returns those that
         failed in a way that can be mended, and how. Any other failure it raises."""
@@ -289,18 +277,17 @@ class Cluster(_Client):
         try:
             while True:
                 for part in islice(waiting, _CALLS_AT_ONCE - len(flying)):
-                    seconds = min(deadline.left(), _ATTEMPT_SECONDS)
-                    flying.append((part, self._begin(part.address, method, ask(part), seconds)))
+                    flying.append((part, self._begin(part.address, reading.method, reading.ask(part), deadline)))
                 if not flying:
                     return failed, trouble
                 part, call = flying[0]
                 try:
-                    take(part, await self._reply(part.address, call))
+                    reading.take(part, await self._reply(part.address, call))
                 except FreshetError as error:
-                    if not error.retryable:
-                        raise
+                    trouble = reading.refused(part, error)
+                    if not trouble.retryable:
+                        raise trouble from None
                     failed.append(part)
-                    trouble = error
                 flying.popleft()
         finally:
             for _, call in flying:
@@ -406,7 +393,8 @@ class Pod(_Client):
         return self
 
     async def _ask(self, question: Question[T], timeout: Optional[float]) -> T:
-        call = self._begin(self._address, question.method, question.request, self._deadline(timeout).left())
+        deadline = self._deadline(timeout)
+        call = self._begin(self._address, question.method, question.request, deadline, deadline.seconds)
         try:
             return question.read(await self._reply(self._address, call))
         finally:
