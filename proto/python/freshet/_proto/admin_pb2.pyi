@@ -1,0 +1,188 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ApplyModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class ApplyModelResponse(_message.Message):
+    __slots__ = ("version", "changed")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    changed: bool
+    def __init__(self, version: _Optional[int] = ..., changed: bool = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "version", "spec", "layout", "stream", "partitions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    spec: bytes
+    layout: bytes
+    stream: str
+    partitions: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., spec: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., stream: _Optional[str] = ..., partitions: _Optional[int] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("cluster", "shards", "nodes", "workers", "models", "shards_without_owner", "map_version")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_WITHOUT_OWNER_FIELD_NUMBER: _ClassVar[int]
+    MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    shards: int
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
+    models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
+    shards_without_owner: int
+    map_version: int
+    def __init__(self, cluster: _Optional[str] = ..., shards: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., shards_without_owner: _Optional[int] = ..., map_version: _Optional[int] = ...) -> None: ...
+
+class NodeStatus(_message.Message):
+    __slots__ = ("id", "address", "shards", "copies")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    address: str
+    shards: int
+    copies: int
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., shards: _Optional[int] = ..., copies: _Optional[int] = ...) -> None: ...
+
+class WorkerStatus(_message.Message):
+    __slots__ = ("id", "model", "partitions")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ModelStatus(_message.Message):
+    __slots__ = ("name", "version", "stream", "generation", "partitions", "rows", "progress_error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    stream: str
+    generation: int
+    partitions: _containers.RepeatedCompositeFieldContainer[PartitionStatus]
+    rows: int
+    progress_error: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., stream: _Optional[str] = ..., generation: _Optional[int] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ..., rows: _Optional[int] = ..., progress_error: _Optional[str] = ...) -> None: ...
+
+class PartitionStatus(_message.Message):
+    __slots__ = ("partition", "worker", "applied", "end", "end_known", "skipped", "event_time")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    END_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    worker: str
+    applied: int
+    end: int
+    end_known: bool
+    skipped: int
+    event_time: int
+    def __init__(self, partition: _Optional[int] = ..., worker: _Optional[str] = ..., applied: _Optional[int] = ..., end: _Optional[int] = ..., end_known: bool = ..., skipped: _Optional[int] = ..., event_time: _Optional[int] = ...) -> None: ...
+
+class TakeEpochRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class TakeEpochResponse(_message.Message):
+    __slots__ = ("epoch", "taken", "bytes", "shards_kept")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_KEPT_FIELD_NUMBER: _ClassVar[int]
+    epoch: Epoch
+    taken: bool
+    bytes: int
+    shards_kept: int
+    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., taken: bool = ..., bytes: _Optional[int] = ..., shards_kept: _Optional[int] = ...) -> None: ...
+
+class ListEpochsRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ListEpochsResponse(_message.Message):
+    __slots__ = ("model", "bucket", "epochs")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    bucket: str
+    epochs: _containers.RepeatedCompositeFieldContainer[Epoch]
+    def __init__(self, model: _Optional[str] = ..., bucket: _Optional[str] = ..., epochs: _Optional[_Iterable[_Union[Epoch, _Mapping]]] = ...) -> None: ...
+
+class Epoch(_message.Message):
+    __slots__ = ("number", "lineage", "created", "events", "manifest", "hash", "bytes")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    lineage: int
+    created: int
+    events: int
+    manifest: str
+    hash: str
+    bytes: int
+    def __init__(self, number: _Optional[int] = ..., lineage: _Optional[int] = ..., created: _Optional[int] = ..., events: _Optional[int] = ..., manifest: _Optional[str] = ..., hash: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class RestoreEpochRequest(_message.Message):
+    __slots__ = ("model", "epoch")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    epoch: int
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class RestoreEpochResponse(_message.Message):
+    __slots__ = ("lineage",)
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    lineage: int
+    def __init__(self, lineage: _Optional[int] = ...) -> None: ...
