@@ -36,7 +36,7 @@ func newBench(t *terminal) *cobra.Command {
 		Short:   "Measure what a cluster can do here",
 		Example: "  freshet bench store --rows 1000000 --width 16 --keys 4096",
 	}
-	cmd.AddCommand(newBenchStore(t), newBenchTrain(t), newBenchMemory(t), newBenchLookup(t), newBenchCheckpoint(t), newBenchRecovery(t), newBenchFreshness(t), newBenchNode(t))
+	cmd.AddCommand(newBenchStore(t), newBenchTrain(t), newBenchMemory(t), newBenchLookup(t), newBenchCheckpoint(t), newBenchRecovery(t), newBenchFreshness(t), newBenchServe(t), newBenchNode(t))
 	return cmd
 }
 

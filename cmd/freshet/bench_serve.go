@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	predictv1 "github.com/freshet-ml/freshet/proto/freshet/predict/v1"
+	"github.com/freshet-ml/freshet/ps"
+	"github.com/freshet-ml/freshet/worker/audit"
+)
+
+const (
+	// The columns of bench serve's events: numbers, then categories.
+	serveNumbers    = 13
+	serveCategories = 26
+	// serveRequests are made ready before the clock starts, and sent in turn.
+	serveRequests = 64
+)
+
+// benchServe are the flags of "bench serve".
+type benchServe struct {
+	rate       float64
+	seconds    float64
+	candidates int
+	learning   float64
+	shards     int
+	profiles   string
+}
+
+// serveReport is the document of "bench serve -o json". Keys may be added and do not change.
+type serveReport struct {
+	Predict servePredict `json:"predict"`
+	// Candidates are the events of each request; Learned is how many events per second were
+	// learned meanwhile.
+	Candidates int          `json:"candidates"`
+	Learned    float64      `json:"learned_events_per_second"`
+	Audit      audit.Report `json:"audit"`
+}
+
+type servePredict struct {
+	Requests  int     `json:"requests"`
+	Failed    int     `json:"failed"`
+	PerSecond float64 `json:"requests_per_second"`
+	P50       float64 `json:"p50_ms"`
+	P99       float64 `json:"p99_ms"`
+	Max       float64 `json:"max_ms"`
+}
+
+func newBenchServe(t *terminal) *cobra.Command {
+	var b benchServe
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Measure predictions of an inference pod while the model is learned",
+		Long: `Starts a parameter-server node and an inference pod (freshet serve), each a
+process of its own, learns a DeepFM of 39 columns, 16 factors and layers of 64
+and 32 units at a steady rate, and asks the pod over gRPC to score candidates.
+Requests are sent at their times, whether or not those before are answered, and
+the time of each runs from when it was due. All columns differ between the
+candidates of a request, which is the most work there can be.
+
+At the end the audit must be clean, and no request may have failed; exit code 1
+otherwise.`,
+		Example: `  freshet bench serve
+  freshet bench serve --requests-per-second 100 --candidates 500 -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			report, err := b.run(cmd.Context(), t)
+			if err != nil {
+				return err
+			}
+			if err := t.result(report, report.print); err != nil {
+				return err
+			}
+			switch {
+			case !report.Audit.Clean():
+				return errNotClean
+			case report.Predict.Failed > 0:
+				return fmt.Errorf("%d of %d requests failed", report.Predict.Failed, report.Predict.Requests)
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.Float64Var(&b.rate, "requests-per-second", 200, "requests that are sent each second")
+	flags.Float64Var(&b.seconds, "seconds", 30, "time in which they are sent")
+	flags.IntVar(&b.candidates, "candidates", 200, "events to score in each request")
+	flags.Float64Var(&b.learning, "rate", 2000, "events per second that are learned meanwhile")
+	flags.IntVar(&b.shards, "shards", 64, "shards, a power of two")
+	flags.StringVar(&b.profiles, "cpuprofile", "", "directory to write processor profiles of the node and the pod to")
+	return cmd
+}
+
+func (b *benchServe) validate() error {
+	switch {
+	case !validRate(b.rate) || b.rate == 0 || !validRate(b.learning) || b.learning == 0:
+		return usageError{fmt.Errorf("--requests-per-second %v, --rate %v: want both above 0", b.rate, b.learning)}
+	case !(b.seconds >= 1 && b.seconds <= 3600) || b.rate*b.seconds > 1e7:
+		return usageError{fmt.Errorf("--seconds %v: want 1 to 3600, and at most ten million requests", b.seconds)}
+	case b.candidates < 1 || b.candidates > 10_000:
+		return usageError{fmt.Errorf("--candidates %d: want 1 to 10,000", b.candidates)}
+	}
+	if err := ps.ValidShards(b.shards); err != nil {
+		return usageError{fmt.Errorf("--shards: %w", err)}
+	}
+	return nil
+}
+
+// serveSpec returns the model's spec.
+func serveSpec() string {
+	var features strings.Builder
+	for i := range serveNumbers {
+		fmt.Fprintf(&features, "  - {name: n%d, column: n%d, log: 2}\n", i, i)
+	}
+	for i := range serveCategories {
+		fmt.Fprintf(&features, "  - {name: c%d, column: c%d}\n", i, i)
+	}
+	return `model: serving
+stream: {format: csv, partitions: 8}
+label: {column: clicked}
+features:
+` + features.String() + `network:
+  kind: deepfm
+  optimizer: {name: ftrl, learning_rate: 0.05, beta: 1, l1: 0, l2: 0}
+  factors: 16
+  factor_optimizer: {name: adagrad, learning_rate: 0.005, initial_accumulator: 1}
+  factor_init: 0.01
+  hidden: [64, 32]
+  hidden_optimizer: {name: adam, learning_rate: 0.001}
+evaluation: {holdout: 0}
+training: {in_flight: 512}
+`
+}
+
+// serveEvent appends the texts of an event's columns to b, and each one's end to ends.
+func serveEvent(n uint64, b []byte, ends []int) ([]byte, []int) {
+	random := ps.Mix(n)
+	for i := range serveNumbers {
+		b = strconv.AppendUint(b, ps.Mix(random+uint64(i))%10_000, 10)
+		ends = append(ends, len(b))
+	}
+	for i := range serveCategories {
+		// The product of two uniform shares: few values are frequent, and many seldom.
+		draw := ps.Mix(random + 100 + uint64(i))
+		values := uint64(10) << (i % 14)
+		b = strconv.AppendUint(b, (draw>>32%values)*(draw&0xffffffff%values)/values, 36)
+		ends = append(ends, len(b))
+	}
+	clicked := byte('0')
+	if random%100 < 20 {
+		clicked = '1'
+	}
+	b = append(b, clicked)
+	return b, append(ends, len(b))
+}
+
+func (b *benchServe) run(ctx context.Context, t *terminal) (report serveReport, err error) {
+	if err := b.validate(); err != nil {
+		return report, err
+	}
+	report.Candidates = b.candidates
+	l := &liveCluster{t: t, shards: b.shards, doc: serveSpec(), profiles: b.profiles}
+	l.stream = newLiveStream(8, serveNumbers+serveCategories+1, serveEvent)
+	report.Audit, err = l.run(ctx, func(ctx context.Context) error {
+		if _, err := l.calibrate(ctx); err != nil { // so that the model has a size
+			return err
+		}
+		l.stream.pace(b.learning, func(uint64) {})
+		pod, err := l.startPod(ctx)
+		if err != nil {
+			return err
+		}
+		defer pod.Close()
+		before, err := l.cluster.sample(ctx)
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		if err := b.ask(ctx, t, predictv1.NewPredictionsClient(pod), &report.Predict); err != nil {
+			return err
+		}
+		after, err := l.cluster.sample(ctx)
+		report.Learned = float64(applied(after)-applied(before)) / time.Since(start).Seconds()
+		return err
+	})
+	return report, err
+}
+
+// request returns a request for scores of candidates that nobody has seen.
+func (b *benchServe) request(number int) *predictv1.PredictRequest {
+	r := &predictv1.PredictRequest{}
+	for i := range serveNumbers {
+		r.Columns = append(r.Columns, &predictv1.Column{Name: fmt.Sprintf("n%d", i)})
+	}
+	for i := range serveCategories {
+		r.Columns = append(r.Columns, &predictv1.Column{Name: fmt.Sprintf("c%d", i)})
+	}
+	for k := range b.candidates {
+		text, ends := serveEvent(uint64(1)<<40+uint64(number*b.candidates+k), nil, nil)
+		from := 0
+		for i, column := range r.Columns {
+			column.Values = append(column.Values, string(text[from:ends[i]]))
+			from = ends[i]
+		}
+	}
+	return r
+}
+
+// ask sends the requests, each at its time, and fills in how long they took.
+func (b *benchServe) ask(ctx context.Context, t *terminal, pod predictv1.PredictionsClient, p *servePredict) error {
+	requests := make([]*predictv1.PredictRequest, serveRequests)
+	for i := range requests {
+		requests[i] = b.request(i)
+	}
+	p.Requests = int(b.rate * b.seconds)
+	took, failed := make([]time.Duration, p.Requests), make([]error, p.Requests)
+	var sent sync.WaitGroup
+	start := time.Now()
+	for i := range p.Requests {
+		due := start.Add(time.Duration(float64(i) / b.rate * float64(time.Second)))
+		if err := rest(ctx, time.Until(due)); err != nil {
+			return err
+		}
+		sent.Go(func() {
+			bounded, cancel := context.WithTimeout(ctx, adminMax)
+			defer cancel()
+			answer, err := pod.Predict(bounded, requests[i%len(requests)])
+			if err == nil && len(answer.GetPredictions()) != b.candidates {
+				err = fmt.Errorf("%d predictions of %d events: %w", len(answer.GetPredictions()), b.candidates, ps.ErrCorrupt)
+			}
+			took[i], failed[i] = time.Since(due), err
+		})
+		if i%int(max(1, b.rate)) == 0 {
+			t.progress("serving: %s of %s requests", thousands(int64(i)), thousands(int64(p.Requests)))
+		}
+	}
+	sent.Wait()
+	p.PerSecond = float64(p.Requests) / time.Since(start).Seconds()
+	for _, err := range failed {
+		if err != nil {
+			if p.Failed++; p.Failed == 1 {
+				t.note("the first request that failed: %v", err)
+			}
+		}
+	}
+	p.P50, p.P99, p.Max = quantile(took, 0.5)*1e3, quantile(took, 0.99)*1e3, quantile(took, 1)*1e3
+	return ctx.Err()
+}
+
+// print writes the report for people.
+func (r serveReport) print(w io.Writer) {
+	fmt.Fprintf(w, "%s requests of %s, %.0f a second, while %s events/s were learned\n",
+		thousands(int64(r.Predict.Requests)), count(r.Candidates, "candidate"), r.Predict.PerSecond, thousands(int64(r.Learned)))
+	fmt.Fprintf(w, "  predict: p50 %.2f ms, p99 %.2f ms, longest %.2f ms; %d failed\n", r.Predict.P50, r.Predict.P99, r.Predict.Max, r.Predict.Failed)
+	printAudit(w, r.Audit)
+}
