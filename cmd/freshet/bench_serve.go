@@ -29,6 +29,7 @@ type benchServe struct {
 	rate       float64
 	seconds    float64
 	candidates int
+	shared     int
 	learning   float64
 	shards     int
 	profiles   string
@@ -40,6 +41,7 @@ type serveReport struct {
 	// Candidates are the events of each request; Learned is how many events per second were
 	// learned meanwhile.
 	Candidates int          `json:"candidates"`
+	Shared     int          `json:"shared_columns"` // of 39
 	Learned    float64      `json:"learned_events_per_second"`
 	Audit      audit.Report `json:"audit"`
 }
@@ -62,8 +64,9 @@ func newBenchServe(t *terminal) *cobra.Command {
 process of its own, learns a DeepFM of 39 columns, 16 factors and layers of 64
 and 32 units at a steady rate, and asks the pod over gRPC to score candidates.
 Requests are sent at their times, whether or not those before are answered, and
-the time of each runs from when it was due. All columns differ between the
-candidates of a request, which is the most work there can be.
+the time of each runs from when it was due. Some columns are the context, which
+all candidates of a request share, and others the candidate's; with --shared 0
+all differ, which is the most work there can be.
 
 At the end the audit must be clean, and no request may have failed; exit code 1
 otherwise.`,
@@ -91,6 +94,7 @@ otherwise.`,
 	flags.Float64Var(&b.rate, "requests-per-second", 200, "requests that are sent each second")
 	flags.Float64Var(&b.seconds, "seconds", 30, "time in which they are sent")
 	flags.IntVar(&b.candidates, "candidates", 200, "events to score in each request")
+	flags.IntVar(&b.shared, "shared", 20, "columns of 39 that the candidates of a request share")
 	flags.Float64Var(&b.learning, "rate", 2000, "events per second that are learned meanwhile")
 	flags.IntVar(&b.shards, "shards", 64, "shards, a power of two")
 	flags.StringVar(&b.profiles, "cpuprofile", "", "directory to write processor profiles of the node and the pod to")
@@ -105,6 +109,8 @@ func (b *benchServe) validate() error {
 		return usageError{fmt.Errorf("--seconds %v: want 1 to 3600, and at most ten million requests", b.seconds)}
 	case b.candidates < 1 || b.candidates > 10_000:
 		return usageError{fmt.Errorf("--candidates %d: want 1 to 10,000", b.candidates)}
+	case b.shared < 0 || b.shared > serveNumbers+serveCategories:
+		return usageError{fmt.Errorf("--shared %d: want 0 to %d", b.shared, serveNumbers+serveCategories)}
 	}
 	if err := ps.ValidShards(b.shards); err != nil {
 		return usageError{fmt.Errorf("--shards: %w", err)}
@@ -164,7 +170,7 @@ func (b *benchServe) run(ctx context.Context, t *terminal) (report serveReport, 
 	if err := b.validate(); err != nil {
 		return report, err
 	}
-	report.Candidates = b.candidates
+	report.Candidates, report.Shared = b.candidates, b.shared
 	l := &liveCluster{t: t, shards: b.shards, doc: serveSpec(), profiles: b.profiles}
 	l.stream = newLiveStream(8, serveNumbers+serveCategories+1, serveEvent)
 	report.Audit, err = l.run(ctx, func(ctx context.Context) error {
@@ -205,7 +211,10 @@ func (b *benchServe) request(number int) *predictv1.PredictRequest {
 		text, ends := serveEvent(uint64(1)<<40+uint64(number*b.candidates+k), nil, nil)
 		from := 0
 		for i, column := range r.Columns {
-			column.Values = append(column.Values, string(text[from:ends[i]]))
+			// Of the columns that are shared, spread over all, the first candidate's value.
+			if k == 0 || (i+1)*b.shared/len(r.Columns) == i*b.shared/len(r.Columns) {
+				column.Values = append(column.Values, string(text[from:ends[i]]))
+			}
 			from = ends[i]
 		}
 	}
@@ -255,8 +264,8 @@ func (b *benchServe) ask(ctx context.Context, t *terminal, pod predictv1.Predict
 
 // print writes the report for people.
 func (r serveReport) print(w io.Writer) {
-	fmt.Fprintf(w, "%s requests of %s, %.0f a second, while %s events/s were learned\n",
-		thousands(int64(r.Predict.Requests)), count(r.Candidates, "candidate"), r.Predict.PerSecond, thousands(int64(r.Learned)))
+	fmt.Fprintf(w, "%s requests of %s with %d of 39 columns shared, %.0f a second, while %s events/s were learned\n",
+		thousands(int64(r.Predict.Requests)), count(r.Candidates, "candidate"), r.Shared, r.Predict.PerSecond, thousands(int64(r.Learned)))
 	fmt.Fprintf(w, "  predict: p50 %.2f ms, p99 %.2f ms, longest %.2f ms; %d failed\n", r.Predict.P50, r.Predict.P99, r.Predict.Max, r.Predict.Failed)
 	printAudit(w, r.Audit)
 }
