@@ -48,8 +48,14 @@ func life(name string) string {
 	return name + "-" + hex.EncodeToString(random)
 }
 
-// listen opens a port. A port in use is told with what to do about it.
+// listen opens the port that --listen asks for.
 func listen(ctx context.Context, address string) (net.Listener, error) {
+	return listenAs(ctx, "--listen", address)
+}
+
+// listenAs opens the port that a flag asks for. A port in use is told with what to do about
+// it.
+func listenAs(ctx context.Context, flag, address string) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", address)
 	if err == nil {
@@ -62,9 +68,9 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 		err = call.Err
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen at %s: %w: is another freshet running there? give another address with --listen, or port 0 for a free one", address, err)
+		return nil, fmt.Errorf("listen at %s: %w: is another freshet running there? give another address with %s, or port 0 for a free one", address, err, flag)
 	}
-	return nil, usageError{fmt.Errorf("--listen %q: %w", address, err)}
+	return nil, usageError{fmt.Errorf("%s %q: %w", flag, address, err)}
 }
 
 // serve runs a gRPC server until ctx ends, then lets calls finish for a moment.

@@ -134,11 +134,11 @@ func runServe(ctx context.Context, t *terminal, f serveFlags) error {
 		return err
 	}
 	defer listener.Close()
-	web, err := f.listenHTTP(ctx)
-	if err != nil {
-		return err
-	}
-	if web != nil {
+	var web net.Listener // nil: no HTTP
+	if f.http != "" {
+		if web, err = listenAs(ctx, "--http", f.http); err != nil {
+			return err
+		}
 		defer web.Close()
 	}
 	c, err := openCluster(ctx, t, f.coordinator, f.model)
@@ -198,19 +198,6 @@ func runServe(ctx context.Context, t *terminal, f serveFlags) error {
 		return err
 	}
 	return nil
-}
-
-// listenHTTP returns the listener of HTTP, or nil if there is to be none.
-func (f *serveFlags) listenHTTP(ctx context.Context) (net.Listener, error) {
-	if f.http == "" {
-		return nil, nil
-	}
-	var config net.ListenConfig
-	web, err := config.Listen(ctx, "tcp", f.http)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--http %q: %w", f.http, err)}
-	}
-	return web, nil
 }
 
 // serveHTTP answers HTTP until ctx ends.
