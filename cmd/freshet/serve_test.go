@@ -437,8 +437,7 @@ func TestAPinnedPodServesItsEpochWhateverIsLearned(t *testing.T) {
 
 	// So many more epochs that the first is collected.
 	asked := pinned.askAlways()
-	c.rate = events / 4 // a second
-	c.startWorker("x")
+	c.startPacedWorker("x", events/4)
 	for k := range int64(4) {
 		c.waitFor(events * (k + 2) / 10)
 		c.epoch()
