@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import Any, Coroutine, Mapping, Optional, Sequence, Tuple, TypeVar
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -19,11 +20,16 @@ from ._reading import Lookup
 from ._rows import Rows
 from .aio import Layouts, Options
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 T = TypeVar("T")
 
 
 class _Blocking:
-    """Runs coroutines in a thread, and waits for them."""
+    """Runs a client's coroutines in a thread, and waits for them."""
+
+    _aio: aio.Cluster | aio.Pod
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -31,14 +37,26 @@ class _Blocking:
         self._thread.start()
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._closed = False  # guarded by lock, so that nothing is begun behind _end
+        self._closed = False  # guarded by lock, so that nothing is begun behind the end
+
+    def close(self) -> None:
+        """Ends all calls, and the thread. It may be called more than once."""
+        self._end(self._aio.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._process != os.getpid():  # the thread is in the parent, who may have held the lock
+            work.close()
+            raise Closed("the client was made before a fork: connect in each process")
         with self._lock:
-            if self._closed or self._process != os.getpid():
+            if self._closed:
                 work.close()
-                why = "closed: connect again" if self._closed else "made before a fork: connect in each process"
-                raise Closed(f"the client was {why}")
+                raise Closed("the client was closed: connect again")
             running = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return running.result()
@@ -46,18 +64,18 @@ class _Blocking:
             running.cancel()  # if the wait was interrupted
 
     def _end(self, close: Coroutine[Any, Any, None]) -> None:
+        if self._process != os.getpid():
+            close.close()
+            return
         with self._lock:
             if self._closed:
                 close.close()
                 return
             self._closed = True
-        if self._process == os.getpid():
-            asyncio.run_coroutine_threadsafe(self._last(close), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-        else:
-            close.close()
+        asyncio.run_coroutine_threadsafe(self._last(close), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     async def _last(self, close: Coroutine[Any, Any, None]) -> None:
         """Closes, and waits until everybody has been told so."""
@@ -72,7 +90,7 @@ def connect(
     layout: Layouts = None,
     timeout: float = 10.0,
     identity: str = "",
-    credentials: Optional[grpc.ChannelCredentials] = None,
+    credentials: grpc.ChannelCredentials | None = None,
     options: Options = (),
 ) -> Cluster:
     """Returns a client of the cluster that these coordinators or nodes (host:port) are of.
@@ -99,6 +117,8 @@ class Cluster(_Blocking):
     Unavailable, DeadlineExceeded). After close it raises Closed.
     """
 
+    _aio: aio.Cluster
+
     def __init__(self, connecting: Coroutine[Any, Any, aio.Cluster]) -> None:
         super().__init__()
         try:
@@ -107,7 +127,7 @@ class Cluster(_Blocking):
             self._end(asyncio.sleep(0))
             raise
 
-    def pull(self, model: str, table: str, keys: Any, *, timeout: Optional[float] = None) -> Rows:
+    def pull(self, model: str, table: str, keys: Any, *, timeout: float | None = None) -> Rows:
         """Returns the rows of a table: (len(keys), width), float32 for learned weights.
 
         keys: uint64, (n,), or whole numbers; in any order, with duplicates; rows are in the
@@ -130,9 +150,9 @@ class Cluster(_Blocking):
         keys: Any,
         *,
         encoding: str = "plain",
-        seen: Optional[Mapping[int, Tuple[int, int]]] = None,
-        max_age_ms: Optional[float] = None,
-        timeout: Optional[float] = None,
+        seen: Mapping[int, tuple[int, int]] | None = None,
+        max_age_ms: float | None = None,
+        timeout: float | None = None,
     ) -> Lookup:
         """Returns the rows of a table, as pull does, and how fresh they are.
 
@@ -147,22 +167,12 @@ class Cluster(_Blocking):
         found = self._aio.lookup(model, table, keys, encoding=encoding, seen=seen, max_age_ms=max_age_ms, timeout=timeout)
         return self._run(found)
 
-    def model(self, name: str = "", *, timeout: Optional[float] = None) -> Model:
+    def model(self, name: str = "", *, timeout: float | None = None) -> Model:
         """Returns a model as a coordinator has it now; an empty name means the only one.
 
         Raises UnknownModel, Invalid (no address is a coordinator's) and what Cluster says.
         """
         return self._run(self._aio.model(name, timeout=timeout))
-
-    def close(self) -> None:
-        """Ends all calls, and the thread. It may be called more than once."""
-        self._end(self._aio.close())
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Pod(_Blocking):
@@ -173,22 +183,25 @@ class Pod(_Blocking):
     the connection is in clear text; options are gRPC channel arguments. It connects with its
     first call, and asks once: a balancer between pods knows better whom to ask again.
 
-    model may be empty where the pod has only one. Every method raises Invalid (an unknown
+    model may be empty where the pod has only one. Requests with the same routing_key (a
+    user's mask, say) are answered by the same version where a pod serves several. Every method raises Invalid (an unknown
     column, values that cannot be meant), TooLarge (more than a request may have),
     UnknownModel, Unavailable (the pod cannot be reached, or has no parameters yet),
     DeadlineExceeded and Closed.
     """
 
+    _aio: aio.Pod
+
     def __init__(
-        self, address: str, *, timeout: float = 5.0, credentials: Optional[grpc.ChannelCredentials] = None, options: Options = ()
+        self, address: str, *, timeout: float = 5.0, credentials: grpc.ChannelCredentials | None = None, options: Options = ()
     ) -> None:
         self._aio = aio.Pod(address, timeout=timeout, credentials=credentials, options=options)
         super().__init__()
 
-    def predict(self, events: Events, *, model: str = "", timeout: Optional[float] = None) -> Predictions:
+    def predict(self, events: Events, *, model: str = "", routing_key: str = "", timeout: float | None = None) -> Predictions:
         """Scores events: by column ({"uid": ["1", "2"], "hour": "3"}, where one value is for
         all of them), or one by one ([{"uid": 1, "hour": 3}, ...])."""
-        return self._run(self._aio.predict(events, model=model, timeout=timeout))
+        return self._run(self._aio.predict(events, model=model, routing_key=routing_key, timeout=timeout))
 
     def rank(
         self,
@@ -198,37 +211,33 @@ class Pod(_Blocking):
         top: int = 0,
         filters: Sequence[Filter] = (),
         model: str = "",
-        timeout: Optional[float] = None,
+        routing_key: str = "",
+        timeout: float | None = None,
     ) -> Ranking:
         """Scores candidates, given as events are to predict, in the context that all of them
         share, and returns the best, at most top if it is not 0."""
-        return self._run(self._aio.rank(context, candidates, top=top, filters=filters, model=model, timeout=timeout))
+        return self._run(
+            self._aio.rank(context, candidates, top=top, filters=filters, model=model, routing_key=routing_key, timeout=timeout)
+        )
 
     def retrieve(
         self,
-        context: Optional[Event] = None,
+        context: Event | None = None,
         *,
         vector: Any = None,
         top: int = 10,
         not_in: Sequence[Value] = (),
         model: str = "",
-        timeout: Optional[float] = None,
+        routing_key: str = "",
+        timeout: float | None = None,
     ) -> Retrieved:
         """Returns, of all items that the pod has a list of, those with the largest inner
         product with a query: that of a context, or a vector by itself. not_in are names of
         items to leave out."""
-        return self._run(self._aio.retrieve(context, vector=vector, top=top, not_in=not_in, model=model, timeout=timeout))
+        return self._run(
+            self._aio.retrieve(context, vector=vector, top=top, not_in=not_in, model=model, routing_key=routing_key, timeout=timeout)
+        )
 
-    def explain(self, event: Event, *, model: str = "", timeout: Optional[float] = None) -> Explanation:
+    def explain(self, event: Event, *, model: str = "", routing_key: str = "", timeout: float | None = None) -> Explanation:
         """Tells what each feature adds to the score of an event."""
-        return self._run(self._aio.explain(event, model=model, timeout=timeout))
-
-    def close(self) -> None:
-        """Ends all calls, and the thread. It may be called more than once."""
-        self._end(self._aio.close())
-
-    def __enter__(self) -> Pod:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return self._run(self._aio.explain(event, model=model, routing_key=routing_key, timeout=timeout))

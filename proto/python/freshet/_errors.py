@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Optional, Tuple, Type, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -25,7 +26,7 @@ class FreshetError(Exception):
     reason = "INTERNAL"
     retryable = False
 
-    def __init__(self, message: str, code: Optional[grpc.StatusCode] = None) -> None:
+    def __init__(self, message: str, code: grpc.StatusCode | None = None) -> None:
         super().__init__(message)
         self.code = code
 
@@ -153,7 +154,7 @@ CONDITIONS = {
 }  # fmt: skip
 
 
-def of_status(code: grpc.StatusCode, message: Optional[str], trailers: Optional[Iterable[Tuple[str, Any]]]) -> FreshetError:
+def of_status(code: grpc.StatusCode, message: str | None, trailers: Iterable[tuple[str, Any]] | None) -> FreshetError:
     """Returns how a call ended as the condition that it carries.
 
     A connection that cannot be made, broke, or was closed while the call was under way
@@ -174,7 +175,7 @@ def of_status(code: grpc.StatusCode, message: Optional[str], trailers: Optional[
     return of_reason(code.name, message, code)
 
 
-def of_reason(reason: str, message: str, code: Optional[grpc.StatusCode] = None) -> FreshetError:
+def of_reason(reason: str, message: str, code: grpc.StatusCode | None = None) -> FreshetError:
     """Returns the condition of that name, or a FreshetError with it as its reason."""
     if reason in CONDITIONS:
         return CONDITIONS[reason](message, code)
@@ -183,7 +184,7 @@ def of_reason(reason: str, message: str, code: Optional[grpc.StatusCode] = None)
     return error
 
 
-def decoded(kind: Type[M], message: bytes) -> M:
+def decoded(kind: type[M], message: bytes) -> M:
     """Returns a message that came; what is none is Corrupt."""
     try:
         return kind.FromString(message)

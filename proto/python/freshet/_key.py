@@ -6,7 +6,8 @@ Both are in checkpoints and in trained rows: they never change.
 from __future__ import annotations
 
 import hmac
-from typing import Any, Sequence, Union
+from collections.abc import Sequence
+from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ def key(feature: str, value: Text = "") -> int:
     return _mix(_seed(feature) ^ xxhash.xxh64_intdigest(_text(value)))
 
 
-def keys(feature: str, values: Union[Sequence[Text], npt.NDArray[Any]]) -> Keys:
+def keys(feature: str, values: Sequence[Text] | npt.NDArray[Any]) -> Keys:
     """Returns the keys of many values of a feature: uint64, (len(values),)."""
     if isinstance(values, np.ndarray):
         values = values.tolist()
@@ -49,7 +50,7 @@ def cross(feature: str, *crossed: int) -> int:
     return k
 
 
-def mask(secret: Union[str, bytes], identifier: Text) -> str:
+def mask(secret: str | bytes, identifier: Text) -> str:
     """Returns what stands for a person's identifier in a stream that masks it: the first 16
     bytes of HMAC-SHA-256 as hexadecimal digits. An empty identifier, which is nobody's,
     stays empty. Without a secret it is Invalid: everybody could compute the mask.

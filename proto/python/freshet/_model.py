@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Model:
     stream: str = ""
     partitions: int = 0
     hash: int = field(init=False)
-    tables: Tuple[Table, ...] = field(init=False)
+    tables: tuple[Table, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         layout = self.layout.strip()

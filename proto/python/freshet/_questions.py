@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Generic, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ class Served:
 
     version: int
     parameters: str
-    applied: Tuple[int, ...]
+    applied: tuple[int, ...]
     event_time: int
     age_ms: float
 
@@ -67,14 +68,14 @@ class Filter:
     """
 
     column: str
-    is_in: Optional[Sequence[Value]] = None
-    not_in: Optional[Sequence[Value]] = None
-    at_least: Optional[float] = None
-    at_most: Optional[float] = None
+    is_in: Sequence[Value] | None = None
+    not_in: Sequence[Value] | None = None
+    at_least: float | None = None
+    at_most: float | None = None
 
     def message(self) -> predict_pb2.Filter:
         """Returns the filter as it travels."""
-        tests: Dict[str, Any] = {"in": self.is_in, "not_in": self.not_in, "at_least": self.at_least, "at_most": self.at_most}
+        tests: dict[str, Any] = {"in": self.is_in, "not_in": self.not_in, "at_least": self.at_least, "at_most": self.at_most}
         tests = {name: test for name, test in tests.items() if test is not None}
         if len(tests) != 1:
             raise Invalid(f"filter of column {self.column!r} with {len(tests)} tests: give one of is_in, not_in, at_least, at_most")
@@ -107,7 +108,7 @@ class Retrieved:
     items: their names. scores: float32, (items,).
     """
 
-    items: Tuple[str, ...]
+    items: tuple[str, ...]
     scores: npt.NDArray[np.float32]
     served: Served
 
@@ -183,11 +184,11 @@ def rank(context: Event, candidates: Events, top: int, filters: Sequence[Filter]
     return Question(_SERVICE + "Rank", request.SerializeToString(), read)
 
 
-def retrieve(context: Optional[Event], vector: Any, top: int, not_in: Sequence[Value], model: str) -> Question[Retrieved]:
+def retrieve(context: Event | None, vector: Any, top: int, not_in: Sequence[Value], model: str) -> Question[Retrieved]:
     """Asks for the items nearest to a query."""
     if (context is None) == (vector is None):
         raise Invalid("a query is made of a context or a vector: give one of them")
-    query: List[float] = []
+    query: list[float] = []
     if vector is not None:
         query = np.asarray(vector, np.float32).tolist()
         if np.ndim(query) != 1 or not np.isfinite(query).all():
@@ -221,7 +222,7 @@ def _served(m: predict_pb2.Served) -> Served:
     return Served(m.version, m.parameters, tuple(m.applied), m.event_time, m.age_ms)
 
 
-def _columns(events: Events) -> Tuple[List[predict_pb2.Column], int]:
+def _columns(events: Events) -> tuple[list[predict_pb2.Column], int]:
     """Returns events by column, and how many there are."""
     if not isinstance(events, Mapping):
         names = list(dict.fromkeys(name for event in events for name in event))
@@ -235,7 +236,7 @@ def _columns(events: Events) -> Tuple[List[predict_pb2.Column], int]:
     return columns, n
 
 
-def _one(event: Event) -> List[predict_pb2.Column]:
+def _one(event: Event) -> list[predict_pb2.Column]:
     return [predict_pb2.Column(name=name, values=[_text(name, value)]) for name, value in event.items()]
 
 
@@ -248,7 +249,7 @@ def _column(name: str, values: Any) -> predict_pb2.Column:
     return predict_pb2.Column(name=name, values=_texts(name, [values] if alone else values))
 
 
-def _texts(name: str, values: Any) -> List[str]:
+def _texts(name: str, values: Any) -> list[str]:
     if isinstance(values, (str, bytes)):
         raise Invalid(f"{name}: {values!r} is one value, give a list of values")
     return [_text(name, v) for v in (values.tolist() if hasattr(values, "tolist") else values)]

@@ -4,8 +4,9 @@ does I/O."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from . import _rows
 from ._errors import Behind, Corrupt, FreshetError, Invalid, NotOwner, decoded
@@ -31,7 +32,7 @@ class Freshness(NamedTuple):
     """
 
     boundary: Boundary
-    applied: Tuple[int, ...]
+    applied: tuple[int, ...]
     event_time: int
     age_ms: float
 
@@ -79,7 +80,7 @@ class Look(Pull):
     method = "/freshet.ps.v1.Lookups/Lookup"
 
     def __init__(
-        self, model: Model, table: str, keys: Keys, encoding: str, seen: Mapping[int, Tuple[int, int]], max_age_ms: Optional[float]
+        self, model: Model, table: str, keys: Keys, encoding: str, seen: Mapping[int, tuple[int, int]], max_age_ms: float | None
     ) -> None:
         super().__init__(model, table, keys)
         if max_age_ms is not None and not 0 < max_age_ms < math.inf:
@@ -89,7 +90,7 @@ class Look(Pull):
         self._encoding, self._age = encoding, max_age_ms or 0.0
         self._before = {shard: Boundary(*boundary) for shard, boundary in seen.items()}
         self._seen = dict(self._before)
-        self._freshness: Dict[int, Freshness] = {}
+        self._freshness: dict[int, Freshness] = {}
 
     def ask(self, part: Part) -> bytes:
         seen = [self._before.get(shard, Boundary(0, 0)) for shard in part.shards] if self._before else []

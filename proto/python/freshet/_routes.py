@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +23,9 @@ class Routes:
     """
 
     version: int
-    addresses: Tuple[str, ...]
+    addresses: tuple[str, ...]
     owners: npt.NDArray[np.intp]
-    fences: Tuple[int, ...]
+    fences: tuple[int, ...]
 
     def shards(self, keys: Keys) -> npt.NDArray[np.intp]:
         """Returns the shard of each key: its highest bits."""

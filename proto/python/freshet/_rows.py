@@ -5,8 +5,9 @@ Nothing here does I/O; the clients of both kinds share it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +35,9 @@ class Part(NamedTuple):
     address: str
     at: Places
     keys: Keys
-    shards: List[int]
-    counts: List[int]
-    fences: List[int]
+    shards: list[int]
+    counts: list[int]
+    fences: list[int]
 
     def table_keys(self, table: Table) -> ps_pb2.TableKeys:
         """Returns the message that asks for them."""
@@ -51,9 +52,9 @@ class Wanted:
 
     def __init__(self, keys: Keys, table: Table) -> None:
         self._table = table
-        self._order: Optional[Places] = None  # the caller's places of keys, if they are not as he gave them
-        self._number: Optional[Places] = None  # by the caller's place the place in keys, if he gave duplicates
-        self._rows: Optional[Rows] = None
+        self._order: Places | None = None  # the caller's places of keys, if they are not as he gave them
+        self._number: Places | None = None  # by the caller's place the place in keys, if he gave duplicates
+        self._rows: Rows | None = None
         if not bool((keys[1:] > keys[:-1]).all()):
             order = np.argsort(keys)
             given, keys = len(keys), keys[order]
@@ -85,7 +86,7 @@ class Wanted:
         rows.flags.writeable = False
         return rows
 
-    def parts(self, routes: Routes, at: Optional[Places]) -> Tuple[List[Part], Places]:
+    def parts(self, routes: Routes, at: Places | None) -> tuple[list[Part], Places]:
         """Cuts the keys at these places (None: all) by node, and into chunks.
 
         Returns the parts, of all nodes in turn, and the places whose shard has no owner.
@@ -107,7 +108,7 @@ class Wanted:
             yield Part(address, chunk, keys, shards, counts, [routes.fences[s] for s in shards])
 
 
-def fields(message: bytes) -> Iterator[Tuple[int, memoryview]]:
+def fields(message: bytes) -> Iterator[tuple[int, memoryview]]:
     """Returns the fields of a message that are bytes, with their numbers, and copies nothing.
 
     The classes of protobuf copy bytes twice.
@@ -132,7 +133,7 @@ def fields(message: bytes) -> Iterator[Tuple[int, memoryview]]:
         at += size
 
 
-def _varint(view: memoryview, at: int) -> Tuple[int, int]:
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while at < len(view) and shift < 70:
         byte = view[at]
@@ -142,19 +143,19 @@ def _varint(view: memoryview, at: int) -> Tuple[int, int]:
     raise Corrupt(f"a reply whose number at byte {at} does not end")
 
 
-def values(reply: bytes) -> Union[bytes, memoryview]:
+def values(reply: bytes) -> bytes | memoryview:
     """Returns the first field of a reply: the values of the one table that was asked for."""
     return next((v for number, v in fields(reply) if number == 1), b"")
 
 
-def plain(values: Union[bytes, memoryview], table: Table, count: int) -> Rows:
+def plain(values: bytes | memoryview, table: Table, count: int) -> Rows:
     """Returns so many rows of a table, (count, width), where they are."""
     if len(values) != count * table.row_bytes:
         raise Corrupt(f"{len(values)} bytes for {count} rows of {table.row_bytes} bytes")
     return np.frombuffer(values, table.dtype).reshape(count, table.width)
 
 
-def decode(values: Union[bytes, memoryview], how: str, table: Table, count: int) -> Rows:
+def decode(values: bytes | memoryview, how: str, table: Table, count: int) -> Rows:
     """Returns so many encoded rows of a table, (count, width), as ps/quant decodes them.
 
     A weight that is not finite is Corrupt.

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
-from typing import Any, Callable, Deque, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
 
 import grpc
 import grpc.aio
 import numpy as np
 
-from . import _key, _model, _questions, _rows, _routes
+from . import _key, _model, _questions, _routes, _rows
 from ._errors import Closed, FreshetError, Invalid, ModelMismatch, NoOwner, Unavailable, of_status
 from ._model import Model
 from ._proto import admin_pb2, ps_pb2
@@ -26,13 +27,16 @@ from ._questions import Event, Events, Explanation, Filter, Predictions, Questio
 from ._reading import Look, Lookup, Pull
 from ._rows import Part, Rows
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Layouts = Union[None, bytes, Mapping[str, bytes]]
-Options = Sequence[Tuple[str, Any]]
+Options = Sequence[tuple[str, Any]]
 T = TypeVar("T")
 R = TypeVar("R", bound=Pull)
 
 _MESSAGE_BYTES_MAX = 64 << 20  # wire.MessageBytesMax
-_ATTEMPT_SECONDS = 5.0  # of one call: a node that hangs is asked again
+_ATTEMPT_SECONDS = 5.0
 _CALLS_AT_ONCE = 8  # of one read
 _PAUSE_MIN, _PAUSE_MAX = 0.01, 0.5  # seconds before shards are asked again without a newer map
 
@@ -55,7 +59,7 @@ async def connect(
     layout: Layouts = None,
     timeout: float = 10.0,
     identity: str = "",
-    credentials: Optional[grpc.ChannelCredentials] = None,
+    credentials: grpc.ChannelCredentials | None = None,
     options: Options = (),
 ) -> Cluster:
     """Returns a client, as freshet.connect does."""
@@ -66,6 +70,16 @@ async def connect(
         await cluster.close()
         raise
     return cluster
+
+
+_Metadata = tuple[tuple[str, str], ...]
+
+
+def _metadata(name: str, value: str) -> _Metadata:
+    """Returns what to say with a call, or nothing for an empty value."""
+    if not (value.isascii() and (value.isprintable() or not value)):
+        raise Invalid(f"{name} {value!r}: give printable ASCII, which is what gRPC carries")
+    return ((name, value),) if value else ()
 
 
 class _Deadline:
@@ -80,16 +94,19 @@ class _Deadline:
     def left(self) -> float:
         return self._at - time.monotonic()
 
+    def attempt(self) -> float:
+        """Returns the time of one call, so that a node that hangs is asked again."""
+        return min(self.left(), _ATTEMPT_SECONDS)
+
 
 class _Client:
     """What both clients have: channels, and a time for what has none of its own."""
 
-    def __init__(self, timeout: float, credentials: Optional[grpc.ChannelCredentials], options: Options) -> None:
+    def __init__(self, timeout: float, credentials: grpc.ChannelCredentials | None, options: Options) -> None:
         self._timeout = _Deadline(timeout).seconds
         self._credentials = credentials
         self._options = (*_CHANNEL_OPTIONS, *options)
-        self._channels: Dict[str, grpc.aio.Channel] = {}  # by address; each connects with its first call
-        self._metadata: Tuple[Tuple[str, str], ...] = ()  # of every call
+        self._channels: dict[str, grpc.aio.Channel] = {}  # by address; each connects with its first call
         self._closed = False
 
     async def close(self) -> None:
@@ -99,10 +116,13 @@ class _Client:
         for channel in channels:
             await channel.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _deadline(self, timeout: Optional[float]) -> _Deadline:
+    def _deadline(self, timeout: float | None) -> _Deadline:
         return _Deadline(self._timeout if timeout is None else timeout)
 
     def _channel(self, address: str) -> grpc.aio.Channel:
@@ -115,10 +135,10 @@ class _Client:
                 self._channels[address] = grpc.aio.secure_channel(address, self._credentials, self._options)
         return self._channels[address]
 
-    def _begin(self, address: str, method: str, request: bytes, deadline: _Deadline, seconds: float = _ATTEMPT_SECONDS) -> Any:
-        """Begins a call of one request and one reply, both bytes, of so many seconds at most."""
+    def _begin(self, address: str, method: str, request: bytes, seconds: float, metadata: _Metadata = ()) -> Any:
+        """Begins a call of one request and one reply, both bytes."""
         call: Any = self._channel(address).unary_unary(method)
-        return call(request, timeout=max(0.0, min(seconds, deadline.left())), metadata=self._metadata)
+        return call(request, timeout=max(0.0, seconds), metadata=metadata)
 
     async def _reply(self, address: str, call: Any) -> bytes:
         """Returns the reply to a call, or raises why there is none.
@@ -144,23 +164,22 @@ class Cluster(_Client):
         layout: Layouts,
         timeout: float,
         identity: str,
-        credentials: Optional[grpc.ChannelCredentials],
+        credentials: grpc.ChannelCredentials | None,
         options: Options,
     ) -> None:
         super().__init__(timeout, credentials, options)
-        if identity:
-            self._metadata = (("freshet-identity", identity),)
+        self._metadata = _metadata("freshet-identity", identity)
         if not addresses or not all(isinstance(a, str) and ":" in a for a in addresses):
             raise Invalid(f"addresses {addresses!r}: give host:port of a coordinator or of nodes")
         self._addresses = tuple(addresses)
         self._layouts = layout
-        self._models: Dict[str, Model] = {}
+        self._models: dict[str, Model] = {}
         self._routes = _routes.NONE
         self._news = asyncio.Event()  # set, and replaced, when there is a newer map
         self._trouble: FreshetError = Unavailable("no answer")  # of those who were asked for a map
         self._follower = asyncio.get_running_loop().create_task(self._follow())
 
-    async def pull(self, model: str, table: str, keys: Any, *, timeout: Optional[float] = None) -> Rows:
+    async def pull(self, model: str, table: str, keys: Any, *, timeout: float | None = None) -> Rows:
         """Returns the rows of a table, as freshet.Cluster.pull does."""
         checked = _key.checked(keys)
         pull = await self._read(model, lambda m: Pull(m, table, checked), timeout)
@@ -173,16 +192,16 @@ class Cluster(_Client):
         keys: Any,
         *,
         encoding: str = "plain",
-        seen: Optional[Mapping[int, Tuple[int, int]]] = None,
-        max_age_ms: Optional[float] = None,
-        timeout: Optional[float] = None,
+        seen: Mapping[int, tuple[int, int]] | None = None,
+        max_age_ms: float | None = None,
+        timeout: float | None = None,
     ) -> Lookup:
         """Returns rows and how fresh they are, as freshet.Cluster.lookup does."""
         checked = _key.checked(keys)
         look = await self._read(model, lambda m: Look(m, table, checked, encoding, seen or {}, max_age_ms), timeout)
         return look.found()
 
-    async def model(self, name: str = "", *, timeout: Optional[float] = None) -> Model:
+    async def model(self, name: str = "", *, timeout: float | None = None) -> Model:
         """Returns a model as it is now, as freshet.Cluster.model does."""
         return await self._model(name, self._deadline(timeout))
 
@@ -193,9 +212,6 @@ class Cluster(_Client):
         await super().close()
         self._tell()
 
-    async def __aenter__(self) -> Cluster:
-        return self
-
     async def _started(self) -> None:
         deadline = self._deadline(None)
         while self._routes is _routes.NONE:
@@ -203,7 +219,7 @@ class Cluster(_Client):
                 addresses = ", ".join(self._addresses)
                 raise Unavailable(f"no shard map from {addresses} within {deadline.seconds:g} s: {self._trouble}")
 
-    async def _read(self, name: str, begin: Callable[[Model], R], timeout: Optional[float]) -> R:
+    async def _read(self, name: str, begin: Callable[[Model], R], timeout: float | None) -> R:
         """Reads by the layout that is known, and once more where the model has a newer one."""
         deadline = self._deadline(timeout)
         given = self._layouts.get(name) if isinstance(self._layouts, Mapping) else self._layouts
@@ -225,9 +241,9 @@ class Cluster(_Client):
         request = admin_pb2.GetModelRequest(name=name).SerializeToString()
         pause = _PAUSE_MIN
         while True:
-            trouble: Optional[FreshetError] = None
+            trouble: FreshetError | None = None
             for address in self._addresses:
-                call = self._begin(address, "/freshet.admin.v1.Admin/GetModel", request, deadline)
+                call = self._begin(address, "/freshet.admin.v1.Admin/GetModel", request, deadline.attempt())
                 try:
                     self._models[name] = _model.of_message(await self._reply(address, call))
                     return self._models[name]
@@ -249,7 +265,7 @@ class Cluster(_Client):
     async def _each(self, reading: Pull, deadline: _Deadline) -> None:
         """Asks the owners of all keys, and again for what failed in a way that can be mended,
         until all has been taken."""
-        left: Optional[_rows.Places] = None
+        left: _rows.Places | None = None
         version, pause = -1, _PAUSE_MIN
         while True:
             routes = self._routes
@@ -265,19 +281,18 @@ class Cluster(_Client):
             await self._pause(pause, trouble, deadline)
             pause = min(2 * pause, _PAUSE_MAX)
 
-    async def _ask(
-        self, reading: Pull, parts: Iterable[Part], deadline: _Deadline
-    ) -> Tuple[Sequence[Part], Optional[FreshetError]]:
+    async def _ask(self, reading: Pull, parts: Iterable[Part], deadline: _Deadline) -> tuple[Sequence[Part], FreshetError | None]:
         """Asks for the parts, for some of them at the same time, and returns those that
         failed in a way that can be mended, and how. Any other failure it raises."""
         waiting = iter(parts)
-        failed: List[Part] = []
-        trouble: Optional[FreshetError] = None
-        flying: Deque[Tuple[Part, Any]] = deque()
+        failed: list[Part] = []
+        trouble: FreshetError | None = None
+        flying: deque[tuple[Part, Any]] = deque()
         try:
             while True:
                 for part in islice(waiting, _CALLS_AT_ONCE - len(flying)):
-                    flying.append((part, self._begin(part.address, reading.method, reading.ask(part), deadline)))
+                    request, seconds = reading.ask(part), deadline.attempt()
+                    flying.append((part, self._begin(part.address, reading.method, request, seconds, self._metadata)))
                 if not flying:
                     return failed, trouble
                 part, call = flying[0]
@@ -350,14 +365,14 @@ class Pod(_Client):
     """Asks a pod that serves a model, as freshet.Pod does."""
 
     def __init__(
-        self, address: str, *, timeout: float = 5.0, credentials: Optional[grpc.ChannelCredentials] = None, options: Options = ()
+        self, address: str, *, timeout: float = 5.0, credentials: grpc.ChannelCredentials | None = None, options: Options = ()
     ) -> None:
         super().__init__(timeout, credentials, options)
         self._address = address
 
-    async def predict(self, events: Events, *, model: str = "", timeout: Optional[float] = None) -> Predictions:
+    async def predict(self, events: Events, *, model: str = "", routing_key: str = "", timeout: float | None = None) -> Predictions:
         """Scores events, as freshet.Pod.predict does."""
-        return await self._ask(_questions.predict(events, model), timeout)
+        return await self._ask(_questions.predict(events, model), timeout, routing_key)
 
     async def rank(
         self,
@@ -367,34 +382,33 @@ class Pod(_Client):
         top: int = 0,
         filters: Sequence[Filter] = (),
         model: str = "",
-        timeout: Optional[float] = None,
+        routing_key: str = "",
+        timeout: float | None = None,
     ) -> Ranking:
         """Ranks candidates, as freshet.Pod.rank does."""
-        return await self._ask(_questions.rank(context, candidates, top, filters, model), timeout)
+        return await self._ask(_questions.rank(context, candidates, top, filters, model), timeout, routing_key)
 
     async def retrieve(
         self,
-        context: Optional[Event] = None,
+        context: Event | None = None,
         *,
         vector: Any = None,
         top: int = 10,
         not_in: Sequence[Value] = (),
         model: str = "",
-        timeout: Optional[float] = None,
+        routing_key: str = "",
+        timeout: float | None = None,
     ) -> Retrieved:
         """Retrieves items, as freshet.Pod.retrieve does."""
-        return await self._ask(_questions.retrieve(context, vector, top, not_in, model), timeout)
+        return await self._ask(_questions.retrieve(context, vector, top, not_in, model), timeout, routing_key)
 
-    async def explain(self, event: Event, *, model: str = "", timeout: Optional[float] = None) -> Explanation:
+    async def explain(self, event: Event, *, model: str = "", routing_key: str = "", timeout: float | None = None) -> Explanation:
         """Explains a prediction, as freshet.Pod.explain does."""
-        return await self._ask(_questions.explain(event, model), timeout)
+        return await self._ask(_questions.explain(event, model), timeout, routing_key)
 
-    async def __aenter__(self) -> Pod:
-        return self
-
-    async def _ask(self, question: Question[T], timeout: Optional[float]) -> T:
-        deadline = self._deadline(timeout)
-        call = self._begin(self._address, question.method, question.request, deadline, deadline.seconds)
+    async def _ask(self, question: Question[T], timeout: float | None, routing_key: str) -> T:
+        said = _metadata("freshet-key", routing_key)
+        call = self._begin(self._address, question.method, question.request, self._deadline(timeout).seconds, said)
         try:
             return question.read(await self._reply(self._address, call))
         finally:

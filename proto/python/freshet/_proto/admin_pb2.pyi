@@ -186,3 +186,21 @@ class RestoreEpochResponse(_message.Message):
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     lineage: int
     def __init__(self, lineage: _Optional[int] = ...) -> None: ...
+
+class AdoptEpochRequest(_message.Message):
+    __slots__ = ("model", "manifest", "hash", "bytes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    manifest: str
+    hash: str
+    bytes: int
+    def __init__(self, model: _Optional[str] = ..., manifest: _Optional[str] = ..., hash: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class AdoptEpochResponse(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: Epoch
+    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
