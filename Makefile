@@ -14,7 +14,7 @@ ifeq ($(origin GOEXPERIMENT),undefined)
 export GOEXPERIMENT := $(shell GOEXPERIMENT=simd $(GO) env GOOS >/dev/null 2>&1 && echo simd)
 endif
 
-.PHONY: help build run test soak race fuzz openapi check format bench bench-peers proto clean
+.PHONY: help build run test soak failovers race fuzz openapi check format bench bench-peers proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ race: ## run all tests with the race detector
 SOAK ?= 30m
 soak: ## run schedules of faults over clusters that learn for SOAK, audited
 	$(GO) test -v -timeout 0 -run '^TestNothingIsLostOrDoubledWhateverGoesWrong$$' ./test -args -soak $(SOAK)
+
+FAILOVERS ?= 100
+failovers: ## kill FAILOVERS nodes under an inference pod, which has to answer all the time
+	$(GO) test -v -timeout 0 -run '^TestAPodAnswersAndNeverGoesBackWhateverDies$$' ./test -args -failovers $(FAILOVERS)
 
 FUZZTIME ?= 20s
 fuzz: ## fuzz every decoder for FUZZTIME each

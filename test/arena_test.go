@@ -198,8 +198,8 @@ func (a *arena) end() {
 // freeAddresses returns addresses where nobody listens, from below the range that
 // outgoing connections take theirs from, because they are free for a while whenever
 // their process is dead.
-func (a *arena) freeAddresses(n int) (free []string) {
-	a.t.Helper()
+func (h *host) freeAddresses(n int) (free []string) {
+	h.t.Helper()
 	for len(free) < n {
 		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000))
 		listener, err := net.Listen("tcp", address)
@@ -264,29 +264,6 @@ func (a *arena) recovered() {
 		}
 		return true
 	})
-}
-
-// appliedNow is applied, but nil where a shard cannot be asked within a second.
-func (a *arena) appliedNow() (events int64, spread []ps.Range) {
-	ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
-	defer cancel()
-	progress, err := a.client.Applied(ctx, a.model.Name)
-	if err != nil {
-		return 0, nil
-	}
-	spread = make([]ps.Range, a.model.Partitions)
-	for i, shard := range progress {
-		for p, at := range shard.Partitions {
-			if i == 0 || at.Applied < spread[p].From {
-				spread[p].From = at.Applied
-			}
-			spread[p].To = max(spread[p].To, at.Applied)
-		}
-	}
-	for _, r := range spread {
-		events += int64(r.From)
-	}
-	return events, spread
 }
 
 // status asks whichever coordinator answers.

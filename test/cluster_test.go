@@ -55,15 +55,21 @@ func newCluster(t *testing.T, lease time.Duration, nodes, workers int, more ...s
 	t.Cleanup(server.Close)
 	c.etcd = server.Endpoints()[0]
 	c.flags = []string{"--etcd", c.etcd, "--lease-ttl", lease.String()}
-	coordinator := c.start("the coordinator", c.role("coordinator", append(more, "--listen", "127.0.0.1:0", "--shards", fmt.Sprint(shards),
-		"--nodes-min", fmt.Sprint(nodes), "--workers-min", fmt.Sprint(workers))...)...)
-	c.address = coordinator.await(`"coordinator joined" .*address=(\S+)`)[1]
+	more = append(more, "--nodes-min", fmt.Sprint(nodes), "--workers-min", fmt.Sprint(workers))
+	c.address = c.startCoordinator("127.0.0.1:0", more...)
 	return c
 }
 
 // role returns a role's command line.
 func (c *cluster) role(role string, args ...string) []string {
 	return append(append([]string{role}, c.flags...), args...)
+}
+
+// startCoordinator starts a coordinator and returns its address.
+func (c *cluster) startCoordinator(listen string, args ...string) (address string) {
+	c.t.Helper()
+	p := c.start("the coordinator", c.role("coordinator", append(args, "--listen", listen, "--shards", fmt.Sprint(shards))...)...)
+	return p.await(`"coordinator joined" .*address=(\S+)`)[1]
 }
 
 // startNode starts a node and returns the name of its life in the shard map.
@@ -143,11 +149,25 @@ func (c *cluster) dial() {
 // and the highest shard are by partition.
 func (c *cluster) applied() (events int64, spread []ps.Range) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), awaitMax)
+	events, spread, err := c.appliedWithin(awaitMax)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return events, spread
+}
+
+// appliedNow is applied, but nil where a shard cannot be asked within a second.
+func (c *cluster) appliedNow() (events int64, spread []ps.Range) {
+	events, spread, _ = c.appliedWithin(time.Second)
+	return events, spread
+}
+
+func (c *cluster) appliedWithin(most time.Duration) (events int64, spread []ps.Range, err error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), most)
 	defer cancel()
 	progress, err := c.client.Applied(ctx, c.model.Name)
 	if err != nil {
-		c.t.Fatal(err)
+		return 0, nil, err
 	}
 	spread = make([]ps.Range, c.model.Partitions)
 	for i, shard := range progress {
@@ -161,7 +181,7 @@ func (c *cluster) applied() (events int64, spread []ps.Range) {
 	for _, r := range spread {
 		events += int64(r.From)
 	}
-	return events, spread
+	return events, spread, nil
 }
 
 // until looks every interval until done, which says what it saw, is.
