@@ -188,11 +188,12 @@ def retrieve(context: Event | None, vector: Any, top: int, not_in: Sequence[Valu
     """Asks for the items nearest to a query."""
     if (context is None) == (vector is None):
         raise Invalid("a query is made of a context or a vector: give one of them")
-    query: list[float] = []
-    if vector is not None:
-        query = np.asarray(vector, np.float32).tolist()
-        if np.ndim(query) != 1 or not np.isfinite(query).all():
-            raise Invalid("a query's vector has one dimension and finite numbers")
+    try:
+        query = np.asarray(() if vector is None else vector, np.float32)
+    except (TypeError, ValueError):
+        query = np.empty((0, 0), np.float32)
+    if query.ndim != 1 or not np.isfinite(query).all():
+        raise Invalid("a query's vector has one dimension and finite numbers")
 
     def read(reply: bytes) -> Retrieved:
         m = decoded(predict_pb2.RetrieveResponse, reply)
@@ -200,7 +201,7 @@ def retrieve(context: Event | None, vector: Any, top: int, not_in: Sequence[Valu
         return Retrieved(tuple(r.item for r in m.items), scores, _served(m.served))
 
     request = predict_pb2.RetrieveRequest(
-        model=model, top=_count(top), context=_one(context or {}), vector=query, not_in=_texts("not_in", not_in)
+        model=model, top=_count(top), context=_one(context or {}), vector=query.tolist(), not_in=_texts("not_in", not_in)
     )
     return Question(_SERVICE + "Retrieve", request.SerializeToString(), read)
 
@@ -225,8 +226,11 @@ def _served(m: predict_pb2.Served) -> Served:
 def _columns(events: Events) -> tuple[list[predict_pb2.Column], int]:
     """Returns events by column, and how many there are."""
     if not isinstance(events, Mapping):
-        names = list(dict.fromkeys(name for event in events for name in event))
-        return [_column(name, [event.get(name) for event in events]) for name in names], len(events)
+        rows = list(events)
+        if not all(isinstance(row, Mapping) for row in rows):
+            raise Invalid("events that are no mappings: give {column: values}, or [{column: value}, ...]")
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return [_column(name, [row.get(name) for row in rows]) for name in names], len(rows)
     columns = [_column(name, values) for name, values in events.items()]
     lengths = {name: len(c.values) for name, c in zip(events, columns)}
     n = max((k for k in lengths.values() if k != 1), default=min(1, len(columns)))
@@ -237,7 +241,9 @@ def _columns(events: Events) -> tuple[list[predict_pb2.Column], int]:
 
 
 def _one(event: Event) -> list[predict_pb2.Column]:
-    return [predict_pb2.Column(name=name, values=[_text(name, value)]) for name, value in event.items()]
+    if not isinstance(event, Mapping):
+        raise Invalid(f"an event that is {event!r}: give {{column: value}}")
+    return [_column(name, [value]) for name, value in event.items()]
 
 
 def _each(c: predict_pb2.Column, n: int) -> predict_pb2.Column:
@@ -245,14 +251,17 @@ def _each(c: predict_pb2.Column, n: int) -> predict_pb2.Column:
 
 
 def _column(name: str, values: Any) -> predict_pb2.Column:
-    alone = isinstance(values, (str, numbers.Number)) or values is None
+    if not isinstance(name, str):
+        raise Invalid(f"column {name!r}: give a name that is a str")
+    alone = isinstance(values, (str, bytes, numbers.Number)) or values is None
     return predict_pb2.Column(name=name, values=_texts(name, [values] if alone else values))
 
 
 def _texts(name: str, values: Any) -> list[str]:
-    if isinstance(values, (str, bytes)):
-        raise Invalid(f"{name}: {values!r} is one value, give a list of values")
-    return [_text(name, v) for v in (values.tolist() if hasattr(values, "tolist") else values)]
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
+        raise Invalid(f"{name}: {values!r} is no list of values: give one")
+    return [_text(name, v) for v in values]
 
 
 def _text(name: str, value: Value) -> str:

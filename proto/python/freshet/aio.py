@@ -20,7 +20,7 @@ import grpc.aio
 import numpy as np
 
 from . import _key, _model, _questions, _routes, _rows
-from ._errors import Closed, FreshetError, Invalid, ModelMismatch, NoOwner, Unavailable, of_status
+from ._errors import Closed, DeadlineExceeded, FreshetError, Invalid, ModelMismatch, NoOwner, Unavailable, of_status
 from ._model import Model
 from ._proto import admin_pb2, ps_pb2
 from ._questions import Event, Events, Explanation, Filter, Predictions, Question, Ranking, Retrieved, Value
@@ -77,7 +77,7 @@ _Metadata = tuple[tuple[str, str], ...]
 
 def _metadata(name: str, value: str) -> _Metadata:
     """Returns what to say with a call, or nothing for an empty value."""
-    if not (value.isascii() and (value.isprintable() or not value)):
+    if not (isinstance(value, str) and value.isascii() and value.isprintable()):  # as the empty text is
         raise Invalid(f"{name} {value!r}: give printable ASCII, which is what gRPC carries")
     return ((name, value),) if value else ()
 
@@ -267,6 +267,7 @@ class Cluster(_Client):
         until all has been taken."""
         left: _rows.Places | None = None
         version, pause = -1, _PAUSE_MIN
+        because: FreshetError | None = None
         while True:
             routes = self._routes
             if routes.version != version:  # a new owner may need a moment more, and not half a second
@@ -278,7 +279,9 @@ class Cluster(_Client):
             if trouble is None:
                 return
             left = np.sort(np.concatenate([homeless, *(part.at for part in failed)]))
-            await self._pause(pause, trouble, deadline)
+            if because is None or not isinstance(trouble, DeadlineExceeded):
+                because = trouble  # says more than that the last attempt had no time
+            await self._pause(pause, because, deadline)
             pause = min(2 * pause, _PAUSE_MAX)
 
     async def _ask(self, reading: Pull, parts: Iterable[Part], deadline: _Deadline) -> tuple[Sequence[Part], FreshetError | None]:
