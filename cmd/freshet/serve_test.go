@@ -213,7 +213,8 @@ func (p *servingPod) served() (s struct {
 	Parameters string   `json:"parameters"`
 	Applied    []uint64 `json:"applied"`
 	AgeMs      float64  `json:"age_ms"`
-}) {
+},
+) {
 	p.t.Helper()
 	var list struct {
 		Models []struct {
