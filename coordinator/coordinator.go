@@ -48,6 +48,14 @@ type Node struct {
 	Name string `json:"name,omitempty"`
 	// Gossip is the host:port where the process gossips; empty if it does not.
 	Gossip string `json:"gossip,omitempty"`
+	// Zone is what fails together, such as a rack or a cloud's zone. A shard's copies are
+	// kept in different ones, if there are any. It may be empty, which is a zone, too.
+	Zone string `json:"zone,omitempty"`
+	// Capacity says how much the node takes of what there is, next to others: one of
+	// capacity 2 gets twice as many shards as one of 1. 0 is 1.
+	Capacity float64 `json:"capacity,omitempty"`
+	// Draining: somebody wants the node to give up all it has; see meta.Store.Drain.
+	Draining bool `json:"-"`
 	// Joined is the store's revision at which the node joined: a later one is larger.
 	Joined int64 `json:"-"`
 }
@@ -71,6 +79,11 @@ type Worker struct {
 type WorkerReport struct {
 	// Partitions has one entry for each partition the worker reads, ascending.
 	Partitions []PartitionReport `json:"partitions"`
+	// Events counts the events it has learned in this life, and BusySeconds the time in
+	// which it had events to learn: what it waits for the stream or for its pace is not in
+	// it. Their ratio is what the worker can do.
+	Events      uint64  `json:"events,omitempty"`
+	BusySeconds float64 `json:"busy_seconds,omitempty"`
 }
 
 // PartitionReport is how far a worker is in one partition.

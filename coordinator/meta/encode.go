@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
@@ -64,6 +65,8 @@ type storedMap struct {
 	Fences []ps.Fence `json:"fences"`
 	// Standbys has every shard's first standby, then every one's second, and so on.
 	Standbys []named `json:"standbys,omitempty"`
+	// Targets has the node that each shard moves to; nil if all stay.
+	Targets *named `json:"targets,omitempty"`
 }
 
 func encodeShards(shards []route.Shard) ([]byte, error) {
@@ -81,6 +84,14 @@ func encodeShards(shards []route.Shard) ([]byte, error) {
 			}
 		}
 		stored.Standbys = append(stored.Standbys, newNamed(standbys))
+	}
+	if slices.ContainsFunc(shards, func(s route.Shard) bool { return s.Target != "" }) {
+		targets := make([]ps.NodeID, len(shards))
+		for s, shard := range shards {
+			targets[s] = shard.Target
+		}
+		list := newNamed(targets)
+		stored.Targets = &list
 	}
 	return encode("shard map", stored)
 }
@@ -114,6 +125,16 @@ func decodeShards(value []byte) ([]route.Shard, error) {
 				shards[s].Standbys = append(shards[s].Standbys, ps.NodeID(n))
 			}
 		}
+	}
+	if stored.Targets == nil {
+		return shards, nil
+	}
+	targets, err := stored.Targets.list()
+	if err != nil || len(targets) != len(shards) {
+		return nil, fmt.Errorf("shard map with %d targets for %d shards: %w", len(targets), len(shards), errors.Join(ps.ErrCorrupt, err))
+	}
+	for s, n := range targets {
+		shards[s].Target = ps.NodeID(n)
 	}
 	return shards, nil
 }

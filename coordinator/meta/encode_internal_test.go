@@ -60,8 +60,14 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	moving := slices.Clone(withStandbys)
+	moving[0].Target, moving[3].Target = "c", "b"
+	movingNow, err := encodeShards(moving)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, now := range map[string][]byte{
-		"map-v1.json": shardsNow, "map-standbys-v1.json": standbysNow, "assignment-v1.json": assignmentNow,
+		"map-v1.json": shardsNow, "map-standbys-v1.json": standbysNow, "map-targets-v1.json": movingNow, "assignment-v1.json": assignmentNow,
 	} {
 		golden, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil || string(golden) != string(now) {
@@ -73,6 +79,9 @@ func TestGolden(t *testing.T) {
 	}
 	if got, err := decodeShards(standbysNow); err != nil || !reflect.DeepEqual(got, withStandbys) {
 		t.Errorf("map with standbys reads as %+v (%v), want %+v", got, err, withStandbys)
+	}
+	if got, err := decodeShards(movingNow); err != nil || !reflect.DeepEqual(got, moving) {
+		t.Errorf("map with targets reads as %+v (%v), want %+v", got, err, moving)
 	}
 	if got, err := decodeAssignment("m", assignmentNow); err != nil || !reflect.DeepEqual(got, assignment) {
 		t.Errorf("assignment reads as %+v (%v), want %+v", got, err, assignment)

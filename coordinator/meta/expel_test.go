@@ -85,3 +85,49 @@ func TestWhoIsExpelledIsGoneAtOnceAndTold(t *testing.T) {
 		t.Errorf("expel a stranger: %v, want ErrInvalid", err)
 	}
 }
+
+func TestANodeIsDrainedUntilTheMarkIsTakenBackOrItLeaves(t *testing.T) {
+	s := dial(t)
+	create(t, s, 4)
+	if err := s.Drain(t.Context(), "n", true); !errors.Is(err, ps.ErrUnavailable) {
+		t.Errorf("drain of a node that is not there: error is %v, want ErrUnavailable", err)
+	}
+	n, err := s.JoinNode(t.Context(), coordinator.Node{ID: "n", Address: "host:1", Zone: "z", Capacity: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.JoinNode(t.Context(), coordinator.Node{ID: "o", Address: "host:2"}); err != nil {
+		t.Fatal(err)
+	}
+	draining := func() (ids []ps.NodeID) {
+		for _, n := range view(t, s).Nodes {
+			if n.Draining {
+				ids = append(ids, n.ID)
+			}
+		}
+		return ids
+	}
+	for _, drain := range []bool{true, true, false, true} {
+		if err := s.Drain(t.Context(), "n", drain); err != nil {
+			t.Fatal(err)
+		}
+		want := []ps.NodeID(nil)
+		if drain {
+			want = []ps.NodeID{"n"}
+		}
+		if diff := cmp.Diff(want, draining()); diff != "" {
+			t.Errorf("after drain %v (-want +got):\n%s", drain, diff)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.Run(ctx); err != nil { // leaves
+		t.Fatal(err)
+	}
+	if _, err := s.JoinNode(t.Context(), coordinator.Node{ID: "n", Address: "host:1"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := draining(); len(got) > 0 {
+		t.Errorf("%v are to be drained after the node has left", got)
+	}
+}

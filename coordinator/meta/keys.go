@@ -29,6 +29,8 @@ func (k keys) assignments() string           { return k.training() + "assignment
 func (k keys) assignment(name string) string { return k.assignments() + name }
 func (k keys) epochs() string                { return k.training() + "epochs/" }
 func (k keys) epoch(model string) string     { return k.epochs() + model }
+func (k keys) drains() string                { return k.training() + "drains/" }
+func (k keys) drain(id ps.NodeID) string     { return k.drains() + string(id) }
 func (k keys) coordinators() string          { return string(k) + "coordinators/" }
 func (k keys) coordinator(id string) string  { return k.coordinators() + id }
 func (k keys) reports() string               { return string(k) + "reports/" }

@@ -151,6 +151,34 @@ func (s *Store) Expel(ctx context.Context, m coordinator.Member) error {
 	return nil
 }
 
+// Drain marks a life of a node as one that is to give up all it has, or takes the mark
+// back. The mark ends with the node. The error wraps ps.ErrUnavailable if the node is not
+// there.
+func (s *Store) Drain(ctx context.Context, node ps.NodeID, drain bool) error {
+	what := "drain node " + string(node)
+	if err := coordinator.ValidID("node", string(node)); err != nil {
+		return err
+	}
+	key := s.keys.node(node)
+	now, err := s.read(ctx, what, get(key))
+	if err != nil {
+		return err
+	}
+	kv := now.key(key)
+	if kv == nil {
+		return fmt.Errorf("%s: no such node is there: %w", what, ps.ErrUnavailable)
+	}
+	change := clientv3.OpDelete(s.keys.drain(node))
+	if drain {
+		change = clientv3.OpPut(s.keys.drain(node), "{}", clientv3.WithLease(clientv3.LeaseID(kv.Lease)))
+	}
+	changed, _, err := s.commit(ctx, what, []clientv3.Cmp{unchanged(key, kv.ModRevision)}, []clientv3.Op{change})
+	if err == nil && !changed {
+		err = fmt.Errorf("%s: it has just left: %w", what, ps.ErrUnavailable)
+	}
+	return err
+}
+
 func (s *Store) decodeCoordinators(now *reading) ([]coordinator.Coordinator, error) {
 	var all []coordinator.Coordinator
 	err := now.below(s.keys.coordinators(), func(id string, kv *mvccpb.KeyValue) error {

@@ -3,6 +3,8 @@ package meta
 import (
 	"context"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"github.com/freshet-ml/freshet/coordinator"
 )
 
@@ -53,6 +55,14 @@ func (s *Store) readView(ctx context.Context) (v coordinator.View, created bool,
 		return v, false, err
 	}
 	if v.Nodes, err = s.decodeNodes(now); err != nil {
+		return v, false, err
+	}
+	if err := now.below(s.keys.drains(), func(id string, _ *mvccpb.KeyValue) error {
+		for i := range v.Nodes {
+			v.Nodes[i].Draining = v.Nodes[i].Draining || string(v.Nodes[i].ID) == id
+		}
+		return nil
+	}); err != nil {
 		return v, false, err
 	}
 	if v.Workers, err = s.decodeWorkers(now); err != nil {

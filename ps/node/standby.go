@@ -54,7 +54,7 @@ func (b *standbys) hold(ctx context.Context, m route.Map, models []ps.Model) {
 	if b.node.config.Copies == nil {
 		return
 	}
-	shards := m.StandsBy(b.node.config.ID)
+	shards := m.Copies(b.node.config.ID)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	known := make(map[string]bool, len(models))

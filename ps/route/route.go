@@ -19,11 +19,20 @@ type Shard struct {
 	// Standbys are nodes that keep a copy, of which one becomes the owner if the owner
 	// is gone. Who they are says nothing of what they have.
 	Standbys []ps.NodeID `json:"standbys,omitempty"`
+	// Target is the node that the shard is moving to; empty while it stays. It keeps a copy,
+	// as a standby does, and becomes the owner once the copy is whole.
+	Target ps.NodeID `json:"target,omitempty"`
 }
 
 // Equal reports whether s and o say the same.
 func (s Shard) Equal(o Shard) bool {
-	return s.Owner == o.Owner && s.Fence == o.Fence && slices.Equal(s.Standbys, o.Standbys)
+	return s.Owner == o.Owner && s.Fence == o.Fence && slices.Equal(s.Standbys, o.Standbys) && s.Target == o.Target
+}
+
+// Copied reports whether a node keeps a copy of the shard: as a standby, or because the
+// shard moves to it.
+func (s Shard) Copied(by ps.NodeID) bool {
+	return by != "" && (slices.Contains(s.Standbys, by) || s.Target == by)
 }
 
 // Map is the shard map at one version.
@@ -77,11 +86,11 @@ func (m Map) Owned(node ps.NodeID) map[ps.ShardID]ps.Fence {
 	return owned
 }
 
-// StandsBy returns the shards that a node keeps a copy of, ascending.
-func (m Map) StandsBy(node ps.NodeID) []ps.ShardID {
+// Copies returns the shards that a node keeps a copy of, ascending.
+func (m Map) Copies(node ps.NodeID) []ps.ShardID {
 	var shards []ps.ShardID
 	for s, shard := range m.Shards {
-		if slices.Contains(shard.Standbys, node) {
+		if shard.Copied(node) {
 			shards = append(shards, ps.ShardID(s))
 		}
 	}

@@ -414,7 +414,7 @@ func ShardMap(m route.Map) *psv1.ShardMap {
 		Addresses: make(map[string]string, len(m.Addresses)),
 	}
 	for i, s := range m.Shards {
-		msg.Shards[i] = &psv1.ShardOwner{Node: string(s.Owner), Fence: uint64(s.Fence)}
+		msg.Shards[i] = &psv1.ShardOwner{Node: string(s.Owner), Fence: uint64(s.Fence), Target: string(s.Target)}
 		for _, n := range s.Standbys {
 			msg.Shards[i].Standbys = append(msg.Shards[i].Standbys, string(n))
 		}
@@ -436,7 +436,7 @@ func RouteMap(msg *psv1.ShardMap) (route.Map, error) {
 		Addresses: make(map[ps.NodeID]string, len(msg.GetAddresses())),
 	}
 	for i, s := range msg.GetShards() {
-		m.Shards[i] = route.Shard{Owner: ps.NodeID(s.GetNode()), Fence: ps.Fence(s.GetFence())}
+		m.Shards[i] = route.Shard{Owner: ps.NodeID(s.GetNode()), Fence: ps.Fence(s.GetFence()), Target: ps.NodeID(s.GetTarget())}
 		for _, n := range s.GetStandbys() {
 			m.Shards[i].Standbys = append(m.Shards[i].Standbys, ps.NodeID(n))
 		}

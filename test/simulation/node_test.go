@@ -76,7 +76,7 @@ func (n *node) learn(m route.Map) {
 			missing = append(missing, id)
 		}
 	}
-	n.standBy(m.StandsBy(n.id))
+	n.standBy(m.Copies(n.id))
 	if len(missing) > 0 {
 		n.world.tracef("node %s is given shards %v", n.id, missing)
 		n.world.spawn(&n.host, string(n.id)+" opening", func(t *task) { n.open(t, missing, owned) })

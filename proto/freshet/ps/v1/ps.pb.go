@@ -2179,7 +2179,9 @@ type ShardOwner struct {
 	Node  string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Fence uint64 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
 	// Nodes that keep a copy of the shard, to take it over.
-	Standbys      []string `protobuf:"bytes,3,rep,name=standbys,proto3" json:"standbys,omitempty"`
+	Standbys []string `protobuf:"bytes,3,rep,name=standbys,proto3" json:"standbys,omitempty"`
+	// Node that the shard is moving to; empty while it stays.
+	Target        string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2233,6 +2235,13 @@ func (x *ShardOwner) GetStandbys() []string {
 		return x.Standbys
 	}
 	return nil
+}
+
+func (x *ShardOwner) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
 }
 
 var File_freshet_ps_v1_ps_proto protoreflect.FileDescriptor
@@ -2394,12 +2403,13 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\taddresses\x18\x03 \x03(\v2&.freshet.ps.v1.ShardMap.AddressesEntryR\taddresses\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"j\n" +
 	"\n" +
 	"ShardOwner\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x1a\n" +
-	"\bstandbys\x18\x03 \x03(\tR\bstandbys*p\n" +
+	"\bstandbys\x18\x03 \x03(\tR\bstandbys\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\tR\x06target*p\n" +
 	"\aOutcome\x12\x13\n" +
 	"\x0fOUTCOME_REFUSED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_APPLIED\x10\x01\x12\x15\n" +
