@@ -422,3 +422,17 @@ func (c *Client) Applied(ctx context.Context, model string) ([]ps.ShardProgress,
 	}
 	return progress, nil
 }
+
+// Holdings returns what the node at an address has of shards of all models. It asks once;
+// the error is the node's, or ps.ErrUnavailable.
+func (c *Client) Holdings(ctx context.Context, address string) ([]ps.Holding, error) {
+	conn, err := c.conn(address)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := psv1.NewParametersClient(conn).Holdings(ctx, &psv1.HoldingsRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("what the node at %s holds: %w", address, wire.FromStatus(err))
+	}
+	return wire.Holdings(resp), nil
+}

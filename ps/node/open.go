@@ -39,6 +39,8 @@ type opened struct {
 	// which was at openedAt.
 	appliedAt time.Time
 	openedAt  time.Time
+	// keysPulled and keysPushed count keys since the shard was opened.
+	keysPulled, keysPushed uint64
 	// lineage is that of the epoch that was committed when the shard was opened.
 	lineage uint64
 }

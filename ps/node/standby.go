@@ -245,28 +245,6 @@ func (n *Node) promote(ctx context.Context, o opening, source *epochSource) (*op
 	return result, nil
 }
 
-// Copies returns how far the whole copies are that the node keeps of shards of a model,
-// by shard, each under the fence that it follows. The caller must not change Partitions.
-func (n *Node) Copies(model string) map[ps.ShardID]ps.ShardProgress {
-	n.standbys.mu.Lock()
-	c := n.standbys.models[model]
-	n.standbys.mu.Unlock()
-	if c == nil {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	kept := make(map[ps.ShardID]ps.ShardProgress)
-	for id, s := range c.copies {
-		s.mu.Lock()
-		if s.whole != nil {
-			kept[id] = s.whole.Progress()
-		}
-		s.mu.Unlock()
-	}
-	return kept
-}
-
 // of returns the copy that is kept of a shard of a model, or nil.
 func (b *standbys) of(model ps.Model, id ps.ShardID) *standby {
 	b.mu.Lock()

@@ -32,14 +32,24 @@ func until(t *testing.T, what string, holds func() bool) {
 func caughtUp(t *testing.T, r *running, to ps.Offset) {
 	t.Helper()
 	until(t, "all copies are up to date", func() bool {
-		kept := r.node.Copies("m")
-		for _, p := range kept {
-			if p.Partitions[0].Applied < to {
+		kept := copiesOf(t, r)
+		for _, c := range kept {
+			if c.Seq < uint64(to) { // the tests push one event at a time
 				return false
 			}
 		}
 		return len(kept) == shards
 	})
+}
+
+// copiesOf returns the whole copies that a node has.
+func copiesOf(t *testing.T, r *running) []ps.Holding {
+	t.Helper()
+	all, err := r.node.Holdings(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(h ps.Holding) bool { return !h.Copy })
 }
 
 func addresses(nodes map[ps.NodeID]*running) map[ps.NodeID]string {
@@ -91,7 +101,7 @@ func TestAStandbyTakesOverWhereItsOwnerWas(t *testing.T) {
 	delete(nodes, "b")
 	o.set(addresses(nodes), "c")
 	checkSums(t, c, 22)
-	if kept := nodes["c"].node.Copies("m"); len(kept) != 0 {
+	if kept := copiesOf(t, nodes["c"]); len(kept) != 0 {
 		t.Errorf("a node that was promoted still has copies: %+v", kept)
 	}
 }
@@ -108,7 +118,7 @@ func TestACopyThatLacksWhatAnEpochHasIsNotPromoted(t *testing.T) {
 	caughtUp(t, nodes["b"], 1)
 	// a is cut off from b, but not from the bucket.
 	o.setWith(addresses(nodes), nil, "a")
-	until(t, "b keeps no copies", func() bool { return len(nodes["b"].node.Copies("m")) == 0 })
+	until(t, "b keeps no copies", func() bool { return len(copiesOf(t, nodes["b"])) == 0 })
 	push(t, c, everyShard(1, 2, 1))
 	url, _ := bucketURL(t)
 	commit(t, o, c, url, nothing())

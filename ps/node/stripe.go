@@ -166,6 +166,7 @@ func (s *stripe) pull(p *ps.Pull, values [][]byte, mine func(ps.ShardID) bool) e
 			if len(table.Hints) == len(table.Keys) {
 				hints = table.Hints[at:end]
 			}
+			held.keysPulled += uint64(end - at)
 			if err := held.Gather(table.Table, table.Keys[at:end], values[t][at*rowBytes:end*rowBytes], hints); err != nil {
 				return err
 			}
@@ -183,6 +184,9 @@ func (s *stripe) push(u *ps.Update, item *ps.Item, now time.Time) ps.Answer {
 	answer := held.Push(u, item)
 	if answer.Outcome == ps.Applied {
 		held.appliedAt = now
+		for _, rows := range item.Rows {
+			held.keysPushed += uint64(len(rows.Keys))
+		}
 	}
 	if held.feed != nil && held.ChangedBytes() >= deltaBytes {
 		held.publish()

@@ -27,6 +27,7 @@ type Shards interface {
 	Pull(ctx context.Context, p *ps.Pull, values [][]byte) error
 	Push(ctx context.Context, u *ps.Update) ([]ps.Answer, error)
 	Applied(ctx context.Context, model string, shards []ps.ShardID) ([]ps.ShardProgress, error)
+	Holdings(ctx context.Context) ([]ps.Holding, error)
 	TakeSnapshots(ctx context.Context, model, bucket string, wants []checkpoint.Want, done func(checkpoint.Taken) error) error
 	Follow(ctx context.Context, model string, reading ps.Reading, changes <-chan ps.FollowChange, send func(*ps.News) error) error
 }
@@ -135,6 +136,14 @@ func (p *parameters) Applied(ctx context.Context, req *psv1.AppliedRequest) (*ps
 		return nil, wire.ToStatus(err)
 	}
 	return wire.AppliedResponse(progress), nil
+}
+
+func (p *parameters) Holdings(ctx context.Context, _ *psv1.HoldingsRequest) (*psv1.HoldingsResponse, error) {
+	holdings, err := p.shards.Holdings(ctx)
+	if err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	return wire.HoldingsResponse(holdings), nil
 }
 
 type snapshots struct {

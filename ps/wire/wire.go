@@ -406,6 +406,30 @@ func Taken(m *psv1.TakeResponse) (checkpoint.Taken, error) {
 	return t, nil
 }
 
+// HoldingsResponse returns holdings as a message.
+func HoldingsResponse(holdings []ps.Holding) *psv1.HoldingsResponse {
+	msg := &psv1.HoldingsResponse{Holdings: make([]*psv1.Holding, len(holdings))}
+	for i, h := range holdings {
+		msg.Holdings[i] = &psv1.Holding{
+			Model: h.Model, Shard: uint32(h.Shard), Fence: uint64(h.Fence), Copy: h.Copy, Rows: h.Rows, Bytes: h.Bytes,
+			KeysPulled: h.KeysPulled, KeysPushed: h.KeysPushed, Seq: h.Seq,
+		}
+	}
+	return msg
+}
+
+// Holdings returns the holdings that a message tells of.
+func Holdings(msg *psv1.HoldingsResponse) []ps.Holding {
+	holdings := make([]ps.Holding, len(msg.GetHoldings()))
+	for i, h := range msg.GetHoldings() {
+		holdings[i] = ps.Holding{
+			Model: h.GetModel(), Shard: ps.ShardID(h.GetShard()), Fence: ps.Fence(h.GetFence()), Copy: h.GetCopy(),
+			Rows: h.GetRows(), Bytes: h.GetBytes(), KeysPulled: h.GetKeysPulled(), KeysPushed: h.GetKeysPushed(), Seq: h.GetSeq(),
+		}
+	}
+	return holdings
+}
+
 // ShardMap returns m as a message.
 func ShardMap(m route.Map) *psv1.ShardMap {
 	msg := &psv1.ShardMap{

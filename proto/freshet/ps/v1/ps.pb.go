@@ -1028,6 +1028,199 @@ func (x *AppliedResponse) GetShards() []*ShardProgress {
 	return nil
 }
 
+type HoldingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldingsRequest) Reset() {
+	*x = HoldingsRequest{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldingsRequest) ProtoMessage() {}
+
+func (x *HoldingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldingsRequest.ProtoReflect.Descriptor instead.
+func (*HoldingsRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{13}
+}
+
+type HoldingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holdings      []*Holding             `protobuf:"bytes,1,rep,name=holdings,proto3" json:"holdings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldingsResponse) Reset() {
+	*x = HoldingsResponse{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldingsResponse) ProtoMessage() {}
+
+func (x *HoldingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldingsResponse.ProtoReflect.Descriptor instead.
+func (*HoldingsResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *HoldingsResponse) GetHoldings() []*Holding {
+	if x != nil {
+		return x.Holdings
+	}
+	return nil
+}
+
+type Holding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Model string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Shard uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Of the ownership, or of the ownership that the copy follows.
+	Fence uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	// It is a copy of another node's shard.
+	Copy bool `protobuf:"varint,4,opt,name=copy,proto3" json:"copy,omitempty"`
+	// Stored rows of all tables, and their memory.
+	Rows  uint64 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
+	Bytes uint64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Keys that were asked for and changed since the node opened the shard.
+	KeysPulled uint64 `protobuf:"varint,7,opt,name=keys_pulled,json=keysPulled,proto3" json:"keys_pulled,omitempty"`
+	KeysPushed uint64 `protobuf:"varint,8,opt,name=keys_pushed,json=keysPushed,proto3" json:"keys_pushed,omitempty"`
+	// Changes of the shard that are in it.
+	Seq           uint64 `protobuf:"varint,9,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Holding) Reset() {
+	*x = Holding{}
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Holding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Holding) ProtoMessage() {}
+
+func (x *Holding) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Holding.ProtoReflect.Descriptor instead.
+func (*Holding) Descriptor() ([]byte, []int) {
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Holding) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Holding) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Holding) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
+}
+
+func (x *Holding) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
+}
+
+func (x *Holding) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Holding) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Holding) GetKeysPulled() uint64 {
+	if x != nil {
+		return x.KeysPulled
+	}
+	return 0
+}
+
+func (x *Holding) GetKeysPushed() uint64 {
+	if x != nil {
+		return x.KeysPushed
+	}
+	return 0
+}
+
+func (x *Holding) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 type ShardProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -1042,7 +1235,7 @@ type ShardProgress struct {
 
 func (x *ShardProgress) Reset() {
 	*x = ShardProgress{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1247,7 @@ func (x *ShardProgress) String() string {
 func (*ShardProgress) ProtoMessage() {}
 
 func (x *ShardProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[13]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1260,7 @@ func (x *ShardProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardProgress.ProtoReflect.Descriptor instead.
 func (*ShardProgress) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{13}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ShardProgress) GetShard() uint32 {
@@ -1119,7 +1312,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1324,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[14]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1337,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{14}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Progress) GetApplied() uint64 {
@@ -1201,7 +1394,7 @@ type TakeRequest struct {
 
 func (x *TakeRequest) Reset() {
 	*x = TakeRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1406,7 @@ func (x *TakeRequest) String() string {
 func (*TakeRequest) ProtoMessage() {}
 
 func (x *TakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[15]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1419,7 @@ func (x *TakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeRequest.ProtoReflect.Descriptor instead.
 func (*TakeRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{15}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TakeRequest) GetModel() string {
@@ -1262,7 +1455,7 @@ type SnapshotWant struct {
 
 func (x *SnapshotWant) Reset() {
 	*x = SnapshotWant{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1467,7 @@ func (x *SnapshotWant) String() string {
 func (*SnapshotWant) ProtoMessage() {}
 
 func (x *SnapshotWant) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[16]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1480,7 @@ func (x *SnapshotWant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotWant.ProtoReflect.Descriptor instead.
 func (*SnapshotWant) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{16}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotWant) GetShard() uint32 {
@@ -1324,7 +1517,7 @@ type TakeResponse struct {
 
 func (x *TakeResponse) Reset() {
 	*x = TakeResponse{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1529,7 @@ func (x *TakeResponse) String() string {
 func (*TakeResponse) ProtoMessage() {}
 
 func (x *TakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[17]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1542,7 @@ func (x *TakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeResponse.ProtoReflect.Descriptor instead.
 func (*TakeResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{17}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TakeResponse) GetShard() uint32 {
@@ -1422,7 +1615,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1627,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[18]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1640,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{18}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LookupRequest) GetModel() string {
@@ -1511,7 +1704,7 @@ type Boundary struct {
 
 func (x *Boundary) Reset() {
 	*x = Boundary{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1716,7 @@ func (x *Boundary) String() string {
 func (*Boundary) ProtoMessage() {}
 
 func (x *Boundary) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[19]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1729,7 @@ func (x *Boundary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Boundary.ProtoReflect.Descriptor instead.
 func (*Boundary) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{19}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Boundary) GetFence() uint64 {
@@ -1566,7 +1759,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1771,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[20]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1784,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{20}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LookupResponse) GetValues() [][]byte {
@@ -1624,7 +1817,7 @@ type ShardFreshness struct {
 
 func (x *ShardFreshness) Reset() {
 	*x = ShardFreshness{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1829,7 @@ func (x *ShardFreshness) String() string {
 func (*ShardFreshness) ProtoMessage() {}
 
 func (x *ShardFreshness) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[21]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1842,7 @@ func (x *ShardFreshness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardFreshness.ProtoReflect.Descriptor instead.
 func (*ShardFreshness) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{21}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ShardFreshness) GetBoundary() *Boundary {
@@ -1703,7 +1896,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1908,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[22]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1921,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{22}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FollowRequest) GetModel() string {
@@ -1791,7 +1984,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1996,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[23]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2009,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{23}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FollowResponse) GetDeltas() []*Delta {
@@ -1858,7 +2051,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2063,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[24]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2076,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{24}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Delta) GetProgress() *ShardProgress {
@@ -1956,7 +2149,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2161,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[25]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2174,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{25}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Block) GetTable() uint32 {
@@ -2017,7 +2210,7 @@ type LostShard struct {
 
 func (x *LostShard) Reset() {
 	*x = LostShard{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[26]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2222,7 @@ func (x *LostShard) String() string {
 func (*LostShard) ProtoMessage() {}
 
 func (x *LostShard) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[26]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2235,7 @@ func (x *LostShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LostShard.ProtoReflect.Descriptor instead.
 func (*LostShard) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{26}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LostShard) GetShard() uint32 {
@@ -2076,7 +2269,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[27]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2281,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[27]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2294,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{27}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchRequest) GetAfterVersion() int64 {
@@ -2124,7 +2317,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[28]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2329,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[28]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2342,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{28}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ShardMap) GetVersion() int64 {
@@ -2188,7 +2381,7 @@ type ShardOwner struct {
 
 func (x *ShardOwner) Reset() {
 	*x = ShardOwner{}
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[29]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2393,7 @@ func (x *ShardOwner) String() string {
 func (*ShardOwner) ProtoMessage() {}
 
 func (x *ShardOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_ps_v1_ps_proto_msgTypes[29]
+	mi := &file_freshet_ps_v1_ps_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2406,7 @@ func (x *ShardOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwner.ProtoReflect.Descriptor instead.
 func (*ShardOwner) Descriptor() ([]byte, []int) {
-	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{29}
+	return file_freshet_ps_v1_ps_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ShardOwner) GetNode() string {
@@ -2313,7 +2506,22 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\rR\x06shards\"G\n" +
 	"\x0fAppliedResponse\x124\n" +
-	"\x06shards\x18\x01 \x03(\v2\x1c.freshet.ps.v1.ShardProgressR\x06shards\"\x9a\x01\n" +
+	"\x06shards\x18\x01 \x03(\v2\x1c.freshet.ps.v1.ShardProgressR\x06shards\"\x11\n" +
+	"\x0fHoldingsRequest\"F\n" +
+	"\x10HoldingsResponse\x122\n" +
+	"\bholdings\x18\x01 \x03(\v2\x16.freshet.ps.v1.HoldingR\bholdings\"\xdd\x01\n" +
+	"\aHolding\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\x12\x12\n" +
+	"\x04copy\x18\x04 \x01(\bR\x04copy\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\x04R\x04rows\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x1f\n" +
+	"\vkeys_pulled\x18\a \x01(\x04R\n" +
+	"keysPulled\x12\x1f\n" +
+	"\vkeys_pushed\x18\b \x01(\x04R\n" +
+	"keysPushed\x12\x10\n" +
+	"\x03seq\x18\t \x01(\x04R\x03seq\"\x9a\x01\n" +
 	"\rShardProgress\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x10\n" +
@@ -2420,13 +2628,14 @@ const file_freshet_ps_v1_ps_proto_rawDesc = "" +
 	"\x0eENCODING_PLAIN\x10\x00\x12\x14\n" +
 	"\x10ENCODING_FLOAT16\x10\x01\x12\x15\n" +
 	"\x11ENCODING_BFLOAT16\x10\x02\x12\x11\n" +
-	"\rENCODING_INT8\x10\x032\xad\x02\n" +
+	"\rENCODING_INT8\x10\x032\xfa\x02\n" +
 	"\n" +
 	"Parameters\x12?\n" +
 	"\x04Pull\x12\x1a.freshet.ps.v1.PullRequest\x1a\x1b.freshet.ps.v1.PullResponse\x12C\n" +
 	"\x04Push\x12\x1a.freshet.ps.v1.PushRequest\x1a\x1b.freshet.ps.v1.PushResponse(\x010\x01\x12O\n" +
 	"\bExchange\x12\x1e.freshet.ps.v1.ExchangeRequest\x1a\x1f.freshet.ps.v1.ExchangeResponse(\x010\x01\x12H\n" +
-	"\aApplied\x12\x1d.freshet.ps.v1.AppliedRequest\x1a\x1e.freshet.ps.v1.AppliedResponse2N\n" +
+	"\aApplied\x12\x1d.freshet.ps.v1.AppliedRequest\x1a\x1e.freshet.ps.v1.AppliedResponse\x12K\n" +
+	"\bHoldings\x12\x1e.freshet.ps.v1.HoldingsRequest\x1a\x1f.freshet.ps.v1.HoldingsResponse2N\n" +
 	"\tSnapshots\x12A\n" +
 	"\x04Take\x12\x1a.freshet.ps.v1.TakeRequest\x1a\x1b.freshet.ps.v1.TakeResponse0\x012S\n" +
 	"\x06Copies\x12I\n" +
@@ -2449,7 +2658,7 @@ func file_freshet_ps_v1_ps_proto_rawDescGZIP() []byte {
 }
 
 var file_freshet_ps_v1_ps_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_freshet_ps_v1_ps_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_freshet_ps_v1_ps_proto_goTypes = []any{
 	(Outcome)(0),             // 0: freshet.ps.v1.Outcome
 	(Encoding)(0),            // 1: freshet.ps.v1.Encoding
@@ -2466,24 +2675,27 @@ var file_freshet_ps_v1_ps_proto_goTypes = []any{
 	(*ExchangeResponse)(nil), // 12: freshet.ps.v1.ExchangeResponse
 	(*AppliedRequest)(nil),   // 13: freshet.ps.v1.AppliedRequest
 	(*AppliedResponse)(nil),  // 14: freshet.ps.v1.AppliedResponse
-	(*ShardProgress)(nil),    // 15: freshet.ps.v1.ShardProgress
-	(*Progress)(nil),         // 16: freshet.ps.v1.Progress
-	(*TakeRequest)(nil),      // 17: freshet.ps.v1.TakeRequest
-	(*SnapshotWant)(nil),     // 18: freshet.ps.v1.SnapshotWant
-	(*TakeResponse)(nil),     // 19: freshet.ps.v1.TakeResponse
-	(*LookupRequest)(nil),    // 20: freshet.ps.v1.LookupRequest
-	(*Boundary)(nil),         // 21: freshet.ps.v1.Boundary
-	(*LookupResponse)(nil),   // 22: freshet.ps.v1.LookupResponse
-	(*ShardFreshness)(nil),   // 23: freshet.ps.v1.ShardFreshness
-	(*FollowRequest)(nil),    // 24: freshet.ps.v1.FollowRequest
-	(*FollowResponse)(nil),   // 25: freshet.ps.v1.FollowResponse
-	(*Delta)(nil),            // 26: freshet.ps.v1.Delta
-	(*Block)(nil),            // 27: freshet.ps.v1.Block
-	(*LostShard)(nil),        // 28: freshet.ps.v1.LostShard
-	(*WatchRequest)(nil),     // 29: freshet.ps.v1.WatchRequest
-	(*ShardMap)(nil),         // 30: freshet.ps.v1.ShardMap
-	(*ShardOwner)(nil),       // 31: freshet.ps.v1.ShardOwner
-	nil,                      // 32: freshet.ps.v1.ShardMap.AddressesEntry
+	(*HoldingsRequest)(nil),  // 15: freshet.ps.v1.HoldingsRequest
+	(*HoldingsResponse)(nil), // 16: freshet.ps.v1.HoldingsResponse
+	(*Holding)(nil),          // 17: freshet.ps.v1.Holding
+	(*ShardProgress)(nil),    // 18: freshet.ps.v1.ShardProgress
+	(*Progress)(nil),         // 19: freshet.ps.v1.Progress
+	(*TakeRequest)(nil),      // 20: freshet.ps.v1.TakeRequest
+	(*SnapshotWant)(nil),     // 21: freshet.ps.v1.SnapshotWant
+	(*TakeResponse)(nil),     // 22: freshet.ps.v1.TakeResponse
+	(*LookupRequest)(nil),    // 23: freshet.ps.v1.LookupRequest
+	(*Boundary)(nil),         // 24: freshet.ps.v1.Boundary
+	(*LookupResponse)(nil),   // 25: freshet.ps.v1.LookupResponse
+	(*ShardFreshness)(nil),   // 26: freshet.ps.v1.ShardFreshness
+	(*FollowRequest)(nil),    // 27: freshet.ps.v1.FollowRequest
+	(*FollowResponse)(nil),   // 28: freshet.ps.v1.FollowResponse
+	(*Delta)(nil),            // 29: freshet.ps.v1.Delta
+	(*Block)(nil),            // 30: freshet.ps.v1.Block
+	(*LostShard)(nil),        // 31: freshet.ps.v1.LostShard
+	(*WatchRequest)(nil),     // 32: freshet.ps.v1.WatchRequest
+	(*ShardMap)(nil),         // 33: freshet.ps.v1.ShardMap
+	(*ShardOwner)(nil),       // 34: freshet.ps.v1.ShardOwner
+	nil,                      // 35: freshet.ps.v1.ShardMap.AddressesEntry
 }
 var file_freshet_ps_v1_ps_proto_depIdxs = []int32{
 	3,  // 0: freshet.ps.v1.PullRequest.tables:type_name -> freshet.ps.v1.TableKeys
@@ -2496,43 +2708,46 @@ var file_freshet_ps_v1_ps_proto_depIdxs = []int32{
 	2,  // 7: freshet.ps.v1.ExchangeRequest.pull:type_name -> freshet.ps.v1.PullRequest
 	9,  // 8: freshet.ps.v1.ExchangeResponse.push:type_name -> freshet.ps.v1.PushResponse
 	4,  // 9: freshet.ps.v1.ExchangeResponse.pull:type_name -> freshet.ps.v1.PullResponse
-	15, // 10: freshet.ps.v1.AppliedResponse.shards:type_name -> freshet.ps.v1.ShardProgress
-	16, // 11: freshet.ps.v1.ShardProgress.partitions:type_name -> freshet.ps.v1.Progress
-	7,  // 12: freshet.ps.v1.Progress.fingerprint:type_name -> freshet.ps.v1.Fingerprint
-	18, // 13: freshet.ps.v1.TakeRequest.shards:type_name -> freshet.ps.v1.SnapshotWant
-	3,  // 14: freshet.ps.v1.LookupRequest.tables:type_name -> freshet.ps.v1.TableKeys
-	1,  // 15: freshet.ps.v1.LookupRequest.encoding:type_name -> freshet.ps.v1.Encoding
-	21, // 16: freshet.ps.v1.LookupRequest.seen:type_name -> freshet.ps.v1.Boundary
-	23, // 17: freshet.ps.v1.LookupResponse.shards:type_name -> freshet.ps.v1.ShardFreshness
-	21, // 18: freshet.ps.v1.ShardFreshness.boundary:type_name -> freshet.ps.v1.Boundary
-	1,  // 19: freshet.ps.v1.FollowRequest.encoding:type_name -> freshet.ps.v1.Encoding
-	26, // 20: freshet.ps.v1.FollowResponse.deltas:type_name -> freshet.ps.v1.Delta
-	28, // 21: freshet.ps.v1.FollowResponse.lost:type_name -> freshet.ps.v1.LostShard
-	15, // 22: freshet.ps.v1.Delta.progress:type_name -> freshet.ps.v1.ShardProgress
-	27, // 23: freshet.ps.v1.Delta.blocks:type_name -> freshet.ps.v1.Block
-	31, // 24: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
-	32, // 25: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
-	2,  // 26: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
-	5,  // 27: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
-	11, // 28: freshet.ps.v1.Parameters.Exchange:input_type -> freshet.ps.v1.ExchangeRequest
-	13, // 29: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
-	17, // 30: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
-	24, // 31: freshet.ps.v1.Copies.Follow:input_type -> freshet.ps.v1.FollowRequest
-	20, // 32: freshet.ps.v1.Lookups.Lookup:input_type -> freshet.ps.v1.LookupRequest
-	29, // 33: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
-	4,  // 34: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
-	9,  // 35: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
-	12, // 36: freshet.ps.v1.Parameters.Exchange:output_type -> freshet.ps.v1.ExchangeResponse
-	14, // 37: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
-	19, // 38: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
-	25, // 39: freshet.ps.v1.Copies.Follow:output_type -> freshet.ps.v1.FollowResponse
-	22, // 40: freshet.ps.v1.Lookups.Lookup:output_type -> freshet.ps.v1.LookupResponse
-	30, // 41: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
-	34, // [34:42] is the sub-list for method output_type
-	26, // [26:34] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 10: freshet.ps.v1.AppliedResponse.shards:type_name -> freshet.ps.v1.ShardProgress
+	17, // 11: freshet.ps.v1.HoldingsResponse.holdings:type_name -> freshet.ps.v1.Holding
+	19, // 12: freshet.ps.v1.ShardProgress.partitions:type_name -> freshet.ps.v1.Progress
+	7,  // 13: freshet.ps.v1.Progress.fingerprint:type_name -> freshet.ps.v1.Fingerprint
+	21, // 14: freshet.ps.v1.TakeRequest.shards:type_name -> freshet.ps.v1.SnapshotWant
+	3,  // 15: freshet.ps.v1.LookupRequest.tables:type_name -> freshet.ps.v1.TableKeys
+	1,  // 16: freshet.ps.v1.LookupRequest.encoding:type_name -> freshet.ps.v1.Encoding
+	24, // 17: freshet.ps.v1.LookupRequest.seen:type_name -> freshet.ps.v1.Boundary
+	26, // 18: freshet.ps.v1.LookupResponse.shards:type_name -> freshet.ps.v1.ShardFreshness
+	24, // 19: freshet.ps.v1.ShardFreshness.boundary:type_name -> freshet.ps.v1.Boundary
+	1,  // 20: freshet.ps.v1.FollowRequest.encoding:type_name -> freshet.ps.v1.Encoding
+	29, // 21: freshet.ps.v1.FollowResponse.deltas:type_name -> freshet.ps.v1.Delta
+	31, // 22: freshet.ps.v1.FollowResponse.lost:type_name -> freshet.ps.v1.LostShard
+	18, // 23: freshet.ps.v1.Delta.progress:type_name -> freshet.ps.v1.ShardProgress
+	30, // 24: freshet.ps.v1.Delta.blocks:type_name -> freshet.ps.v1.Block
+	34, // 25: freshet.ps.v1.ShardMap.shards:type_name -> freshet.ps.v1.ShardOwner
+	35, // 26: freshet.ps.v1.ShardMap.addresses:type_name -> freshet.ps.v1.ShardMap.AddressesEntry
+	2,  // 27: freshet.ps.v1.Parameters.Pull:input_type -> freshet.ps.v1.PullRequest
+	5,  // 28: freshet.ps.v1.Parameters.Push:input_type -> freshet.ps.v1.PushRequest
+	11, // 29: freshet.ps.v1.Parameters.Exchange:input_type -> freshet.ps.v1.ExchangeRequest
+	13, // 30: freshet.ps.v1.Parameters.Applied:input_type -> freshet.ps.v1.AppliedRequest
+	15, // 31: freshet.ps.v1.Parameters.Holdings:input_type -> freshet.ps.v1.HoldingsRequest
+	20, // 32: freshet.ps.v1.Snapshots.Take:input_type -> freshet.ps.v1.TakeRequest
+	27, // 33: freshet.ps.v1.Copies.Follow:input_type -> freshet.ps.v1.FollowRequest
+	23, // 34: freshet.ps.v1.Lookups.Lookup:input_type -> freshet.ps.v1.LookupRequest
+	32, // 35: freshet.ps.v1.Routes.Watch:input_type -> freshet.ps.v1.WatchRequest
+	4,  // 36: freshet.ps.v1.Parameters.Pull:output_type -> freshet.ps.v1.PullResponse
+	9,  // 37: freshet.ps.v1.Parameters.Push:output_type -> freshet.ps.v1.PushResponse
+	12, // 38: freshet.ps.v1.Parameters.Exchange:output_type -> freshet.ps.v1.ExchangeResponse
+	14, // 39: freshet.ps.v1.Parameters.Applied:output_type -> freshet.ps.v1.AppliedResponse
+	16, // 40: freshet.ps.v1.Parameters.Holdings:output_type -> freshet.ps.v1.HoldingsResponse
+	22, // 41: freshet.ps.v1.Snapshots.Take:output_type -> freshet.ps.v1.TakeResponse
+	28, // 42: freshet.ps.v1.Copies.Follow:output_type -> freshet.ps.v1.FollowResponse
+	25, // 43: freshet.ps.v1.Lookups.Lookup:output_type -> freshet.ps.v1.LookupResponse
+	33, // 44: freshet.ps.v1.Routes.Watch:output_type -> freshet.ps.v1.ShardMap
+	36, // [36:45] is the sub-list for method output_type
+	27, // [27:36] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_freshet_ps_v1_ps_proto_init() }
@@ -2546,7 +2761,7 @@ func file_freshet_ps_v1_ps_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_ps_v1_ps_proto_rawDesc), len(file_freshet_ps_v1_ps_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

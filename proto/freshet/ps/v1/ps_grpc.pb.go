@@ -30,6 +30,7 @@ const (
 	Parameters_Push_FullMethodName     = "/freshet.ps.v1.Parameters/Push"
 	Parameters_Exchange_FullMethodName = "/freshet.ps.v1.Parameters/Exchange"
 	Parameters_Applied_FullMethodName  = "/freshet.ps.v1.Parameters/Applied"
+	Parameters_Holdings_FullMethodName = "/freshet.ps.v1.Parameters/Holdings"
 )
 
 // ParametersClient is the client API for Parameters service.
@@ -54,6 +55,9 @@ type ParametersClient interface {
 	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExchangeRequest, ExchangeResponse], error)
 	// Applied tells how far shards have applied each partition of a model's stream.
 	Applied(ctx context.Context, in *AppliedRequest, opts ...grpc.CallOption) (*AppliedResponse, error)
+	// Holdings tells what the node has of shards of all models: those that it owns and
+	// serves, and whole copies of others.
+	Holdings(ctx context.Context, in *HoldingsRequest, opts ...grpc.CallOption) (*HoldingsResponse, error)
 }
 
 type parametersClient struct {
@@ -110,6 +114,16 @@ func (c *parametersClient) Applied(ctx context.Context, in *AppliedRequest, opts
 	return out, nil
 }
 
+func (c *parametersClient) Holdings(ctx context.Context, in *HoldingsRequest, opts ...grpc.CallOption) (*HoldingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldingsResponse)
+	err := c.cc.Invoke(ctx, Parameters_Holdings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ParametersServer is the server API for Parameters service.
 // All implementations must embed UnimplementedParametersServer
 // for forward compatibility.
@@ -132,6 +146,9 @@ type ParametersServer interface {
 	Exchange(grpc.BidiStreamingServer[ExchangeRequest, ExchangeResponse]) error
 	// Applied tells how far shards have applied each partition of a model's stream.
 	Applied(context.Context, *AppliedRequest) (*AppliedResponse, error)
+	// Holdings tells what the node has of shards of all models: those that it owns and
+	// serves, and whole copies of others.
+	Holdings(context.Context, *HoldingsRequest) (*HoldingsResponse, error)
 	mustEmbedUnimplementedParametersServer()
 }
 
@@ -153,6 +170,9 @@ func (UnimplementedParametersServer) Exchange(grpc.BidiStreamingServer[ExchangeR
 }
 func (UnimplementedParametersServer) Applied(context.Context, *AppliedRequest) (*AppliedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Applied not implemented")
+}
+func (UnimplementedParametersServer) Holdings(context.Context, *HoldingsRequest) (*HoldingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Holdings not implemented")
 }
 func (UnimplementedParametersServer) mustEmbedUnimplementedParametersServer() {}
 func (UnimplementedParametersServer) testEmbeddedByValue()                    {}
@@ -225,6 +245,24 @@ func _Parameters_Applied_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Parameters_Holdings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ParametersServer).Holdings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Parameters_Holdings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ParametersServer).Holdings(ctx, req.(*HoldingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Parameters_ServiceDesc is the grpc.ServiceDesc for Parameters service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -239,6 +277,10 @@ var Parameters_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Applied",
 			Handler:    _Parameters_Applied_Handler,
+		},
+		{
+			MethodName: "Holdings",
+			Handler:    _Parameters_Holdings_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
