@@ -61,7 +61,7 @@ check: bin/golangci-lint bin/buf ## linters, formatting, generated code up to da
 	cd proto && ../bin/buf lint
 	@rm -rf bin/.proto
 	cd proto && ../bin/buf generate -o ../bin/.proto
-	diff -r --exclude='*.proto' --exclude='*.yaml' bin/.proto proto
+	diff -r --exclude='*.proto' --exclude='*.yaml' --exclude=python bin/.proto proto
 
 format: bin/golangci-lint ## format the code as check wants it
 	bin/golangci-lint fmt
