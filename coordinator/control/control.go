@@ -28,9 +28,12 @@ import (
 // there for what the methods promise.
 type Store interface {
 	Lead(ctx context.Context, id string, lead func(ctx context.Context) error) error
+	View(ctx context.Context) (coordinator.View, error)
 	WatchView(ctx context.Context) <-chan coordinator.View
-	SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard) (revision int64, err error)
-	SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment) (coordinator.Assignment, error)
+	SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard, events ...coordinator.Event) (revision int64, err error)
+	SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment, events ...coordinator.Event) (coordinator.Assignment, error)
+	Drain(ctx context.Context, node ps.NodeID, drain bool) error
+	Record(ctx context.Context, events ...coordinator.Event) error
 }
 
 // Config is what a Controller needs.
@@ -51,6 +54,12 @@ type Config struct {
 	// Standbys is how many copies of every shard are kept on other nodes, as far as
 	// there are nodes. Default: 0.
 	Standbys int
+	// Nodes tells which copies are whole and how much shards are used. Without it no shard
+	// with a living owner is moved.
+	Nodes Nodes
+	// Moves is how many shards may be on the move at once to keep the nodes evenly loaded.
+	// Default 0: only those move that an operator says.
+	Moves int
 	// Beside, if not nil, runs for as long as this coordinator leads. If it returns
 	// an error, leadership ends.
 	Beside func(ctx context.Context) error
@@ -67,9 +76,12 @@ func (c *Config) validate() error {
 	if err := coordinator.ValidID("coordinator", c.ID); err != nil {
 		return err
 	}
-	if c.NodesMin < 0 || c.WorkersMin < 0 || c.Standbys < 0 || c.NodesWait < 0 || c.RetryDelay < 0 {
-		return fmt.Errorf("control with %d nodes, %d workers, %d standbys, wait %v, retry %v: want nothing negative: %w",
-			c.NodesMin, c.WorkersMin, c.Standbys, c.NodesWait, c.RetryDelay, ps.ErrInvalid)
+	if c.NodesMin < 0 || c.WorkersMin < 0 || c.Standbys < 0 || c.Moves < 0 || c.NodesWait < 0 || c.RetryDelay < 0 {
+		return fmt.Errorf("control with %d nodes, %d workers, %d standbys, %d moves, wait %v, retry %v: want nothing negative: %w",
+			c.NodesMin, c.WorkersMin, c.Standbys, c.Moves, c.NodesWait, c.RetryDelay, ps.ErrInvalid)
+	}
+	if c.Moves > 0 && c.Nodes == nil {
+		return fmt.Errorf("control that moves shards without nodes to ask: %w", ps.ErrInvalid)
 	}
 	c.NodesMin, c.WorkersMin = max(c.NodesMin, 1), max(c.WorkersMin, 1)
 	if c.NodesWait == 0 {
@@ -122,7 +134,11 @@ func (c *Controller) Run(ctx context.Context) error {
 // lead does what a leader does until ctx ends.
 func (c *Controller) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.follow(ctx) })
+	o := newObserver(c.cfg.Nodes, c.cfg.Logger)
+	if c.cfg.Nodes != nil {
+		g.Go(func() error { return o.run(ctx) })
+	}
+	g.Go(func() error { return c.follow(ctx, o) })
 	if c.cfg.Beside != nil {
 		g.Go(func() error { return c.cfg.Beside(ctx) })
 	}
@@ -130,11 +146,12 @@ func (c *Controller) lead(ctx context.Context) error {
 }
 
 // follow observes, plans and acts until ctx ends.
-func (c *Controller) follow(ctx context.Context) error {
+func (c *Controller) follow(ctx context.Context, o *observer) error {
 	c.cfg.Logger.Info("leading the cluster", "id", c.cfg.ID)
 	limits := c.limits()
 	views := c.cfg.Store.WatchView(ctx)
 	var view coordinator.View
+	var known known
 	var waiting []string                 // as last logged
 	var again, patience <-chan time.Time // nil unless something is waited for
 	for {
@@ -143,7 +160,13 @@ func (c *Controller) follow(ctx context.Context) error {
 			if !ok {
 				return fmt.Errorf("watch the cluster: %w", cause(ctx))
 			}
+			c.recordMembers(ctx, view, v)
 			view = v
+			latest(o.views, view)
+		case known = <-o.found:
+			if view.Revision == 0 {
+				continue
+			}
 		case <-again:
 		case <-patience:
 			c.cfg.Logger.Warn("not all nodes have come back; going on with those that are there", "waited", c.cfg.NodesWait)
@@ -151,7 +174,7 @@ func (c *Controller) follow(ctx context.Context) error {
 		}
 		again = nil
 
-		plan := decide(view, limits)
+		plan := decide(view, known, limits)
 		switch {
 		case !plan.returning:
 			patience, limits.impatient = nil, false
@@ -178,11 +201,11 @@ func (c *Controller) follow(ctx context.Context) error {
 // leader does with every view of it, except that it never loses its patience with
 // nodes that are to come back.
 func (c *Controller) Step(ctx context.Context, v coordinator.View) error {
-	return c.act(ctx, v, decide(v, c.limits()))
+	return c.act(ctx, v, decide(v, known{}, c.limits()))
 }
 
 func (c *Controller) limits() limits {
-	return limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin, standbys: c.cfg.Standbys}
+	return limits{nodesMin: c.cfg.NodesMin, workersMin: c.cfg.WorkersMin, standbys: c.cfg.Standbys, moves: c.cfg.Moves}
 }
 
 // cause returns why ctx ended, or that a watch ended without it.
@@ -199,24 +222,26 @@ func cause(ctx context.Context) error {
 func (c *Controller) act(ctx context.Context, v coordinator.View, p plan) error {
 	var errs []error
 	if p.shards != nil {
-		revision, err := c.cfg.Store.SetMap(ctx, v.Read(), p.shards)
+		events := p.events(c.cfg.ID)
+		revision, err := c.cfg.Store.SetMap(ctx, v.Read(), p.shards, events...)
 		switch {
 		case errors.Is(err, ps.ErrConflict):
 			c.cfg.Logger.Debug("the shard map has changed meanwhile; looking again", "err", err)
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			for _, m := range p.moves {
-				c.cfg.Logger.Info("shards have a new owner", "shards", m.shards, "from", m.from, "to", m.to,
-					"because", m.why, "revision", revision)
-			}
-			if p.standbys > 0 {
-				c.cfg.Logger.Info("shards have other standbys", "shards", p.standbys, "revision", revision)
+			for _, e := range events {
+				c.cfg.Logger.Info(e.What, "because", e.Why, "revision", revision)
 			}
 		}
 	}
 	for _, a := range p.assignments {
-		set, err := c.cfg.Store.SetAssignment(ctx, a.Generation, a)
+		because := difference(v.Assignments[a.Model].Owners, a.Owners)
+		event := coordinator.Event{
+			Kind: coordinator.EventPartitions, Why: because, By: c.cfg.ID,
+			What: fmt.Sprintf("%d partitions of model %s are read by %d workers", len(a.Owners), a.Model, a.Workers),
+		}
+		set, err := c.cfg.Store.SetAssignment(ctx, a.Generation, a, event)
 		switch {
 		case errors.Is(err, ps.ErrConflict):
 			c.cfg.Logger.Debug("the assignment has changed meanwhile; looking again", "model", a.Model, "err", err)
@@ -224,8 +249,7 @@ func (c *Controller) act(ctx context.Context, v coordinator.View, p plan) error 
 			errs = append(errs, err)
 		default:
 			c.cfg.Logger.Info("partitions are assigned anew", "model", set.Model, "partitions", len(set.Owners),
-				"workers", set.Workers, "generation", set.Generation,
-				"because", difference(v.Assignments[a.Model].Owners, set.Owners))
+				"workers", set.Workers, "generation", set.Generation, "because", because)
 		}
 	}
 	return errors.Join(errs...)
@@ -255,6 +279,41 @@ func distinct(owners []string) []string {
 	names = slices.Compact(names)
 	if len(names) > 0 && names[0] == "" {
 		names = names[1:]
+	}
+	return names
+}
+
+// recordMembers records who has come and gone between two views. What happened while
+// nobody led is not among it; events are for people.
+func (c *Controller) recordMembers(ctx context.Context, before, after coordinator.View) {
+	if before.Revision == 0 {
+		return
+	}
+	were, are := members(before), members(after)
+	var events []coordinator.Event
+	for _, name := range are {
+		if !slices.Contains(were, name) {
+			events = append(events, coordinator.Event{Kind: coordinator.EventMember, What: name + " joined", By: c.cfg.ID})
+		}
+	}
+	for _, name := range were {
+		if !slices.Contains(are, name) {
+			events = append(events, coordinator.Event{
+				Kind: coordinator.EventMember, What: name + " is gone", Why: "it left, was expelled or was not heard of", By: c.cfg.ID,
+			})
+		}
+	}
+	if err := c.cfg.Store.Record(ctx, events...); err != nil {
+		c.cfg.Logger.Debug("events are not recorded", "events", len(events), "err", err)
+	}
+}
+
+func members(v coordinator.View) (names []string) {
+	for _, n := range v.Nodes {
+		names = append(names, "node "+string(n.ID))
+	}
+	for _, w := range v.Workers {
+		names = append(names, "worker "+w.ID)
 	}
 	return names
 }

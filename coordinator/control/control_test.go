@@ -187,9 +187,27 @@ func TestRun(t *testing.T) {
 				t.Errorf("shard %d has fence %d, want %d", id, shard.Fence, want)
 			}
 		}
-		log.wait(t, `shards=4 from="" to=b because="they had no owner yet"`)
-		log.wait(t, `shards=4 from=b to=a because="node b is gone"`)
+		log.wait(t, `"4 shards (1, 3, 5, 7) given to b" because="nobody owned that"`)
+		log.wait(t, `"4 shards (1, 3, 5, 7) from b to a" because="node b is gone"`)
 		log.wait(t, "w2 joined")
+		events, err := s.Events(t.Context(), 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told strings.Builder
+		for _, e := range events {
+			fmt.Fprintln(&told, e, "by", e.By)
+		}
+		for _, want := range []string{
+			"member: node b joined by c", "shards: 4 shards (1, 3, 5, 7) given to b because nobody owned that by c",
+			"partitions: 4 partitions of model m are read by 2 workers because ",
+			"member: node b is gone because it left, was expelled or was not heard of by c",
+			"shards: 4 shards (1, 3, 5, 7) from b to a because node b is gone by c",
+		} {
+			if !strings.Contains(told.String(), want) {
+				t.Errorf("the log of events lacks %q:\n%s", want, told.String())
+			}
+		}
 	})
 	t.Run("a second one waits, and goes on where the first ended", func(t *testing.T) {
 		s := store(t)
@@ -236,7 +254,7 @@ type meddler struct {
 	failures int
 }
 
-func (m *meddler) SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard) (int64, error) {
+func (m *meddler) SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard, events ...coordinator.Event) (int64, error) {
 	m.meddle.Do(func() {
 		raised := make([]route.Shard, len(shards))
 		for id := range raised {
@@ -246,15 +264,15 @@ func (m *meddler) SetMap(ctx context.Context, read coordinator.Read, shards []ro
 			m.t.Errorf("meddle: %v", err)
 		}
 	})
-	return m.Store.SetMap(ctx, read, shards)
+	return m.Store.SetMap(ctx, read, shards, events...)
 }
 
-func (m *meddler) SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment) (coordinator.Assignment, error) {
+func (m *meddler) SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment, events ...coordinator.Event) (coordinator.Assignment, error) {
 	if m.failures > 0 {
 		m.failures--
 		return coordinator.Assignment{}, fmt.Errorf("no etcd: %w", ps.ErrUnavailable)
 	}
-	return m.Store.SetAssignment(ctx, expected, a)
+	return m.Store.SetAssignment(ctx, expected, a, events...)
 }
 
 func TestRunAgainstOdds(t *testing.T) {

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/freshet-ml/freshet/coordinator"
 	"github.com/freshet-ml/freshet/coordinator/placement"
@@ -14,18 +15,33 @@ import (
 type limits struct {
 	nodesMin, workersMin int
 	standbys             int
+	// moves is how many shards may be on the move at once by control's own will.
+	moves int
 	// impatient: a cluster that has lost all its nodes has waited long enough for
 	// nodesMin of them to come back.
 	impatient bool
 }
 
+// known is what the nodes have told. It may be old; nothing depends on it but when and
+// what to move.
+type known struct {
+	// whole has the shards of which a node had a whole copy of every model.
+	whole map[ps.ShardID]copied
+	// loads has how much each shard is used, in keys a second; nil while nobody knows.
+	loads []float64
+}
+
+// copied is a copy of a shard: at which node, and of which ownership.
+type copied struct {
+	by    ps.NodeID
+	fence ps.Fence
+}
+
 // plan is what should be done about a view. Its parts are independent of each other.
 type plan struct {
-	// shards is the map to set, nil to leave it, and moves says what is new in it.
-	shards []route.Shard
-	moves  []move
-	// standbys is how many shards change them alone.
-	standbys int
+	// shards is the map to set, nil to leave it, and changes says what is new in it.
+	shards  []route.Shard
+	changes []change
 	// assignments are to be set, each with the generation it follows.
 	assignments []coordinator.Assignment
 	// waiting says, to people, what is not done yet and why.
@@ -35,19 +51,56 @@ type plan struct {
 	returning bool
 }
 
-// move is shards that change their owner alike.
-type move struct {
-	from, to ps.NodeID
-	shards   int
-	why      string
+// change is shards that change alike.
+type change struct {
+	what   string // such as "from a to b"
+	why    string
+	shards []ps.ShardID
+}
+
+// change adds a change of a shard.
+func (p *plan) change(id ps.ShardID, why, format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	for i := range p.changes {
+		if c := &p.changes[i]; c.what == what && c.why == why {
+			c.shards = append(c.shards, id)
+			return
+		}
+	}
+	p.changes = append(p.changes, change{what, why, []ps.ShardID{id}})
+}
+
+// events says what the changes of shards are, by the name of who makes them.
+func (p *plan) events(by string) []coordinator.Event {
+	events := make([]coordinator.Event, len(p.changes))
+	for i, c := range p.changes {
+		events[i] = coordinator.Event{Kind: coordinator.EventShards, What: fmt.Sprintf("%s %s", numbered(c.shards), c.what), Why: c.why, By: by}
+	}
+	return events
+}
+
+// numbered names shards, but not hundreds of them.
+func numbered(shards []ps.ShardID) string {
+	if len(shards) == 1 {
+		return fmt.Sprintf("shard %d", shards[0])
+	}
+	const most = 8
+	names := make([]string, 0, most)
+	for i, s := range shards {
+		if i == most {
+			return fmt.Sprintf("%d shards (%s, ...)", len(shards), strings.Join(names, ", "))
+		}
+		names = append(names, fmt.Sprint(s))
+	}
+	return fmt.Sprintf("%d shards (%s)", len(shards), strings.Join(names, ", "))
 }
 
 // decide plans what should change in the cluster of a view. It is a pure function:
 // planning again from the same view gives the same plan, and planning from a view in
 // which the plan was carried out gives none.
-func decide(v coordinator.View, l limits) plan {
+func decide(v coordinator.View, k known, l limits) plan {
 	var p plan
-	p.placeShards(v, l)
+	p.placeShards(v, k, l)
 	models := make(map[string]bool)
 	for _, m := range v.Models {
 		models[m.Name] = true
@@ -65,16 +118,19 @@ func (p *plan) wait(format string, args ...any) {
 	p.waiting = append(p.waiting, fmt.Sprintf(format, args...))
 }
 
-// placeShards gives shards without a living owner to living nodes.
+// placeShards gives shards without a living owner to living nodes, and those that have
+// arrived at their target to that.
 //
 // While no shard has one, or a standby, which is as good, the first node to come would
 // get them all and keep them, since a shard with a living owner stays where it is; so
 // a cluster waits for its nodes before it places the first shard. It does so without
 // end when it was created, and for a while when it has lost all of them: being out of
 // balance is then better than not being there.
-func (p *plan) placeShards(v coordinator.View, l limits) {
+func (p *plan) placeShards(v coordinator.View, k known, l limits) {
 	live, replaced := living(v.Nodes)
-	lives := func(n ps.NodeID) bool { return slices.Contains(live, n) }
+	lives := func(id ps.NodeID) bool {
+		return slices.ContainsFunc(live, func(n placement.Node) bool { return n.ID == id })
+	}
 	owned, placed := false, false
 	for _, s := range v.Shards {
 		owned = owned || lives(s.Owner) || slices.ContainsFunc(s.Standbys, lives)
@@ -91,36 +147,54 @@ func (p *plan) placeShards(v coordinator.View, l limits) {
 			return
 		}
 	}
-	next, changed := placement.Shards(v.Shards, live, l.standbys)
-	if len(changed) == 0 {
-		return
+	arrived := slices.Clone(v.Shards)
+	for id, s := range arrived {
+		if s.Target != "" && k.whole[ps.ShardID(id)] == (copied{s.Target, s.Fence}) && lives(s.Target) {
+			arrived[id] = promoted(s)
+		}
 	}
-	p.shards = next
-	for _, id := range changed {
-		if v.Shards[id].Owner == next[id].Owner {
-			p.standbys++
+	next, _ := placement.Shards(arrived, placement.Cluster{Nodes: live, Standbys: l.standbys, Loads: k.loads, Moves: l.moves})
+	for id, before := range v.Shards {
+		after := next[id]
+		if after.Equal(before) {
 			continue
 		}
-		p.addMove(v.Shards[id].Owner, next[id].Owner, replaced)
+		p.shards = next
+		p.explain(ps.ShardID(id), before, arrived[id], after, replaced)
 	}
 }
 
-// addMove counts a shard's change of owner.
-func (p *plan) addMove(from, to ps.NodeID, replaced map[ps.NodeID]ps.NodeID) {
-	for i := range p.moves {
-		if p.moves[i].from == from && p.moves[i].to == to {
-			p.moves[i].shards++
-			return
+// explain says what changes at a shard and why: from before, by its arrival at its target,
+// to after.
+func (p *plan) explain(id ps.ShardID, before, arrived, after route.Shard, replaced map[ps.NodeID]ps.NodeID) {
+	switch {
+	case arrived.Owner != before.Owner:
+		p.change(id, "the copy there is whole", "moved from %s to %s", before.Owner, after.Owner)
+	case before.Owner == "" && after.Owner != "":
+		p.change(id, "nobody owned that", "given to %s", after.Owner)
+	case after.Owner != before.Owner:
+		why := fmt.Sprintf("node %s is gone", before.Owner)
+		if by, ok := replaced[before.Owner]; ok {
+			why = fmt.Sprintf("node %s was replaced by %s at its address", before.Owner, by)
 		}
+		p.change(id, why, "from %s to %s", before.Owner, after.Owner)
+	case after.Target == "" && before.Target != "":
+		p.change(id, "node "+string(before.Target)+" is gone or takes no more", "to stay at %s", after.Owner)
+	case after.Target != before.Target:
+		p.change(id, "the nodes are not evenly loaded, or one is drained", "to move from %s to %s", after.Owner, after.Target)
+	default:
+		p.change(id, "a standby is gone, missing or not needed", "with other standbys")
 	}
-	why := fmt.Sprintf("node %s is gone", from)
-	if by, ok := replaced[from]; ok {
-		why = fmt.Sprintf("node %s was replaced by %s at its address", from, by)
+}
+
+// promoted returns a shard that has moved to its target. The old owner has all that the new
+// one needs a standby for, so it becomes one; if there are too many, placement chooses.
+func promoted(s route.Shard) route.Shard {
+	standbys := slices.Clone(s.Standbys)
+	if i := slices.Index(standbys, s.Target); i >= 0 {
+		standbys[i] = s.Owner
 	}
-	if from == "" {
-		why = "they had no owner yet"
-	}
-	p.moves = append(p.moves, move{from: from, to: to, shards: 1, why: why})
+	return route.Shard{Owner: s.Target, Fence: s.Fence + 1, Standbys: standbys}
 }
 
 // assignPartitions shares a model's partitions among its workers.
@@ -149,7 +223,7 @@ func (p *plan) assignPartitions(v coordinator.View, l limits, m ps.Model) {
 // by whom. A node that restarts faster than its lease runs out is there twice, under
 // one address; the one that joined first is dead, and waiting for its lease would
 // leave its shards without an owner for nothing.
-func living(nodes []coordinator.Node) (live []ps.NodeID, replaced map[ps.NodeID]ps.NodeID) {
+func living(nodes []coordinator.Node) (live []placement.Node, replaced map[ps.NodeID]ps.NodeID) {
 	newest := make(map[string]coordinator.Node)
 	for _, n := range nodes {
 		if n.Joined > newest[n.Address].Joined {
@@ -161,7 +235,7 @@ func living(nodes []coordinator.Node) (live []ps.NodeID, replaced map[ps.NodeID]
 		if by := newest[n.Address].ID; by != n.ID {
 			replaced[n.ID] = by
 		} else {
-			live = append(live, n.ID)
+			live = append(live, placement.Node{ID: n.ID, Zone: n.Zone, Capacity: n.Capacity, Draining: n.Draining})
 		}
 	}
 	return live, replaced

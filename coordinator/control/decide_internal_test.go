@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/freshet-ml/freshet/coordinator"
+	"github.com/freshet-ml/freshet/coordinator/placement"
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/route"
 )
@@ -20,6 +21,7 @@ import (
 // world is a cluster as a transcript changes it.
 type world struct {
 	view   coordinator.View
+	known  known
 	limits limits
 }
 
@@ -54,6 +56,7 @@ func newWorld(shards int) *world {
 		view: coordinator.View{
 			Shards: make([]route.Shard, shards), Assignments: make(map[string]coordinator.Assignment),
 		},
+		known:  known{whole: make(map[ps.ShardID]copied)},
 		limits: limits{nodesMin: 1, workersMin: 1},
 	}
 }
@@ -69,26 +72,27 @@ func TestDecisions(t *testing.T) {
 			d.MaybeScanArgs(t, "nodes-min", &w.limits.nodesMin)
 			d.MaybeScanArgs(t, "workers-min", &w.limits.workersMin)
 			d.MaybeScanArgs(t, "standbys", &w.limits.standbys)
+			d.MaybeScanArgs(t, "moves", &w.limits.moves)
 			return ""
 		case "change":
 			for _, line := range strings.Split(d.Input, "\n") {
-				change(t, d, w, strings.Fields(line))
+				happen(t, d, w, strings.Fields(line))
 			}
 		case "patience-ends":
 			w.limits.impatient = true
 		default:
 			d.Fatalf(t, "unknown command %s", d.Cmd)
 		}
-		p := decide(w.view, w.limits)
+		p := decide(w.view, w.known, w.limits)
 		w.carryOut(p)
 		w.limits.impatient = false
 		return describe(w, p)
 	})
 }
 
-// change makes one change to the world, such as "node a host:1", "worker w model",
+// happen makes one change to the world, such as "node a host:1", "worker w model",
 // "model m 4" or "leave a".
-func change(t *testing.T, d *datadriven.TestData, w *world, words []string) {
+func happen(t *testing.T, d *datadriven.TestData, w *world, words []string) {
 	switch words[0] {
 	case "node":
 		w.node(words[1], words[2])
@@ -102,6 +106,23 @@ func change(t *testing.T, d *datadriven.TestData, w *world, words []string) {
 		w.view.Models = append(w.view.Models, m)
 	case "leave":
 		w.leave(words[1])
+	case "drain":
+		for i := range w.view.Nodes {
+			w.view.Nodes[i].Draining = w.view.Nodes[i].Draining || string(w.view.Nodes[i].ID) == words[1]
+		}
+	case "target": // an operator's: of a shard, to a node
+		var s ps.ShardID
+		if _, err := fmt.Sscan(words[1], &s); err != nil {
+			d.Fatalf(t, "shard of %v: %v", words, err)
+		}
+		w.view.Shards = slices.Clone(w.view.Shards)
+		w.view.Shards[s].Target = ps.NodeID(words[2])
+	case "arrive": // all copies of shards that move are whole
+		for s, shard := range w.view.Shards {
+			if shard.Target != "" {
+				w.known.whole[ps.ShardID(s)] = copied{shard.Target, shard.Fence}
+			}
+		}
 	default:
 		d.Fatalf(t, "unknown change %v", words)
 	}
@@ -109,8 +130,8 @@ func change(t *testing.T, d *datadriven.TestData, w *world, words []string) {
 
 func describe(w *world, p plan) string {
 	var out strings.Builder
-	for _, m := range p.moves {
-		fmt.Fprintf(&out, "%d shards %q -> %q because %s\n", m.shards, m.from, m.to, m.why)
+	for _, e := range p.events("c") {
+		fmt.Fprintf(&out, "%s because %s\n", e.What, e.Why)
 	}
 	if p.shards != nil {
 		out.WriteString("map:")
@@ -119,11 +140,11 @@ func describe(w *world, p plan) string {
 			for _, n := range s.Standbys {
 				fmt.Fprintf(&out, "+%s", n)
 			}
+			if s.Target != "" {
+				fmt.Fprintf(&out, ">%s", s.Target)
+			}
 		}
 		out.WriteByte('\n')
-	}
-	if p.standbys > 0 {
-		fmt.Fprintf(&out, "%d shards have other standbys\n", p.standbys)
 	}
 	for _, a := range p.assignments {
 		fmt.Fprintf(&out, "model %s generation %d: %s\n", a.Model, w.view.Assignments[a.Model].Generation, strings.Join(a.Owners, " "))
@@ -158,19 +179,29 @@ func TestDecidingAgainGivesNothing(t *testing.T) {
 				w.leave(rapid.SampledFrom([]string{"node-", "worker-"}).Draw(t, "kind") + fmt.Sprint(rapid.IntRange(0, 20).Draw(t, "who")))
 			}
 			w.limits.impatient = rapid.Bool().Draw(t, "impatient")
+			w.limits.moves = rapid.IntRange(0, 3).Draw(t, "moves")
+			for id, s := range w.view.Shards {
+				if s.Target != "" && rapid.Bool().Draw(t, "the copy is whole") {
+					w.known.whole[ps.ShardID(id)] = copied{s.Target, s.Fence}
+				}
+			}
 
 			before := slices.Clone(w.view.Shards)
-			live, _ := living(w.view.Nodes)
-			w.carryOut(decide(w.view, w.limits))
+			nodes, _ := living(w.view.Nodes)
+			lives := func(id ps.NodeID) bool {
+				return slices.ContainsFunc(nodes, func(n placement.Node) bool { return n.ID == id })
+			}
+			w.carryOut(decide(w.view, w.known, w.limits))
 			for s, shard := range w.view.Shards {
 				if shard.Fence < before[s].Fence || shard.Owner != before[s].Owner && shard.Fence == before[s].Fence {
 					t.Fatalf("shard %d: %+v -> %+v", s, before[s], shard)
 				}
-				if shard.Owner != before[s].Owner && slices.Contains(live, before[s].Owner) {
-					t.Fatalf("shard %d was taken from %s, which lives", s, before[s].Owner)
+				arrived := w.known.whole[ps.ShardID(s)] == copied{shard.Owner, before[s].Fence} && shard.Owner == before[s].Target
+				if shard.Owner != before[s].Owner && lives(before[s].Owner) && !arrived {
+					t.Fatalf("shard %d was taken from %s, which lives, by %s, where no copy is whole", s, before[s].Owner, shard.Owner)
 				}
 			}
-			if again := decide(w.view, w.limits); again.shards != nil || again.assignments != nil {
+			if again := decide(w.view, w.known, w.limits); again.shards != nil || again.assignments != nil {
 				t.Fatalf("after the plan was carried out there is another: %+v", again)
 			}
 		}

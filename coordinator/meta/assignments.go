@@ -16,7 +16,8 @@ import (
 // expected, 0 for none, and returns it as stored: one generation later. a.Generation is
 // not read. Otherwise the error wraps ps.ErrConflict and nothing is changed; for a
 // model that does not exist it wraps ps.ErrUnknownModel.
-func (s *Store) SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment) (coordinator.Assignment, error) {
+// The events are recorded with the change.
+func (s *Store) SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment, events ...coordinator.Event) (coordinator.Assignment, error) {
 	key := s.keys.assignment(a.Model)
 	now, err := s.read(ctx, "read assignment of model "+a.Model, get(key), get(s.keys.model(a.Model)))
 	if err != nil {
@@ -42,14 +43,19 @@ func (s *Store) SetAssignment(ctx context.Context, expected ps.Generation, a coo
 	if err != nil {
 		return coordinator.Assignment{}, err
 	}
+	record, err := s.recordOps(events)
+	if err != nil {
+		return coordinator.Assignment{}, err
+	}
 	changed, _, err := s.commit(ctx, "change assignment of model "+a.Model,
-		[]clientv3.Cmp{condition}, []clientv3.Op{clientv3.OpPut(key, string(value))})
+		[]clientv3.Cmp{condition}, append(record, clientv3.OpPut(key, string(value))))
 	if err == nil && !changed {
 		err = conflict
 	}
 	if err != nil {
 		return coordinator.Assignment{}, err
 	}
+	s.forgetEvents(ctx, len(events))
 	return a, nil
 }
 

@@ -33,6 +33,7 @@ func (k keys) drains() string                { return k.training() + "drains/" }
 func (k keys) drain(id ps.NodeID) string     { return k.drains() + string(id) }
 func (k keys) coordinators() string          { return string(k) + "coordinators/" }
 func (k keys) coordinator(id string) string  { return k.coordinators() + id }
+func (k keys) events() string                { return string(k) + "events/" }
 func (k keys) reports() string               { return string(k) + "reports/" }
 func (k keys) report(worker string) string   { return k.reports() + worker }
 func (k keys) spec(model string) string      { return string(k) + "specs/" + model }

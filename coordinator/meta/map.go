@@ -75,7 +75,8 @@ func (s *Store) notCreated() error {
 //
 // A map with another number of shards, with a fence below what it was, or with a new
 // owner under an old fence is a mistake of the caller's: ps.ErrInvalid.
-func (s *Store) SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard) (revision int64, err error) {
+// The events are recorded with the change.
+func (s *Store) SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard, events ...coordinator.Event) (revision int64, err error) {
 	value, err := encodeShards(shards)
 	if err != nil {
 		return 0, err
@@ -96,14 +97,19 @@ func (s *Store) SetMap(ctx context.Context, read coordinator.Read, shards []rout
 	if err := checkFences(current, shards); err != nil {
 		return 0, err
 	}
+	record, err := s.recordOps(events)
+	if err != nil {
+		return 0, err
+	}
 	changed, after, err := s.commit(ctx, "change shard map",
-		append(s.epochConditions(read.Epochs), unchanged(key, read.Map)), []clientv3.Op{clientv3.OpPut(key, string(value))})
+		append(s.epochConditions(read.Epochs), unchanged(key, read.Map)), append(record, clientv3.OpPut(key, string(value))))
 	if err != nil {
 		return 0, err
 	}
 	if !changed {
 		return 0, fmt.Errorf("change shard map of revision %d: it or an epoch has changed: %w", read.Map, ps.ErrConflict)
 	}
+	s.forgetEvents(ctx, len(events))
 	return after.revision, nil
 }
 

@@ -34,7 +34,7 @@ import (
 //
 // Living standbys stay, too, as far as the number allows; what is missing is filled up
 // with the nodes that stand by for the fewest shards.
-func Shards(current []route.Shard, live []ps.NodeID, standbys int) (next []route.Shard, changed []ps.ShardID) {
+func place(current []route.Shard, live []ps.NodeID, standbys int) (next []route.Shard, changed []ps.ShardID) {
 	next = slices.Clone(current)
 	nodes := ordered(live)
 	if len(nodes) == 0 {

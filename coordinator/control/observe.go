@@ -1,0 +1,205 @@
+package control
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/freshet-ml/freshet/coordinator"
+	"github.com/freshet-ml/freshet/ps"
+)
+
+// Nodes tells what nodes hold; ps/client does.
+type Nodes interface {
+	// Holdings returns what the node at an address owns, and its whole copies.
+	Holdings(ctx context.Context, address string) ([]ps.Holding, error)
+}
+
+// How often nodes are asked, and what of.
+const (
+	// arrivalEvery is how often the targets of shards that move are asked whether they have
+	// arrived: a good part of what a small shard takes to move.
+	arrivalEvery = 20 * time.Millisecond
+	// loadEvery is how often all nodes are asked how much their shards are used.
+	loadEvery = 5 * time.Second
+	// askTimeout bounds what one node is waited for, and askedAtOnce how many are asked at once.
+	askTimeout  = time.Second
+	askedAtOnce = 32
+)
+
+// loadKept is how much of the load that was known stays each time that a newer one is: what
+// is planned by is the last half minute, about, so that a burst moves nothing.
+const loadKept = 0.85
+
+// observer asks nodes what they hold.
+type observer struct {
+	nodes  Nodes
+	logger *slog.Logger
+	views  chan coordinator.View // capacity 1: the latest
+	found  chan known            // capacity 1: the latest
+
+	loads loads
+}
+
+func newObserver(nodes Nodes, logger *slog.Logger) *observer {
+	return &observer{nodes: nodes, logger: logger, views: make(chan coordinator.View, 1), found: make(chan known, 1)}
+}
+
+// latest replaces what a channel of capacity 1 holds. There is one sender.
+func latest[T any](to chan T, value T) {
+	select {
+	case <-to:
+	default:
+	}
+	to <- value
+}
+
+// run asks the nodes of the latest view until ctx ends.
+func (o *observer) run(ctx context.Context) error {
+	var v coordinator.View
+	loadDue := time.Now()
+	next := time.NewTimer(loadEvery)
+	defer next.Stop()
+	for {
+		select {
+		case v = <-o.views:
+		case <-next.C:
+		case <-ctx.Done():
+			return nil
+		}
+		asked := targets(v)
+		moving, all := len(asked) > 0, !time.Now().Before(loadDue)
+		if all {
+			asked, loadDue = v.Nodes, time.Now().Add(loadEvery)
+		}
+		if len(asked) > 0 {
+			holdings := o.ask(ctx, asked)
+			if all {
+				o.loads.take(holdings, len(v.Shards), time.Now())
+			}
+			latest(o.found, known{whole: whole(v, holdings), loads: o.loads.perShard})
+		}
+		if moving {
+			next.Reset(arrivalEvery)
+		} else {
+			next.Reset(time.Until(loadDue))
+		}
+	}
+}
+
+// targets returns the nodes that shards move to.
+func targets(v coordinator.View) (nodes []coordinator.Node) {
+	is := make(map[ps.NodeID]bool)
+	for _, s := range v.Shards {
+		is[s.Target] = true
+	}
+	for _, n := range v.Nodes {
+		if is[n.ID] {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// ask returns what nodes hold. One that does not answer in time is left out.
+func (o *observer) ask(ctx context.Context, nodes []coordinator.Node) map[ps.NodeID][]ps.Holding {
+	var mu sync.Mutex
+	answers := make(map[ps.NodeID][]ps.Holding, len(nodes))
+	var g errgroup.Group
+	g.SetLimit(askedAtOnce)
+	for _, n := range nodes {
+		g.Go(func() error {
+			bounded, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			holdings, err := o.nodes.Holdings(bounded, n.Address)
+			if err != nil {
+				o.logger.Debug("a node does not tell what it holds", "node", n.ID, "err", err)
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[n.ID] = holdings
+			return nil
+		})
+	}
+	_ = g.Wait() // nobody returns an error
+	return answers
+}
+
+// whole returns the shards whose target has a whole copy of every model, of the ownership
+// that there is.
+func whole(v coordinator.View, holdings map[ps.NodeID][]ps.Holding) map[ps.ShardID]copied {
+	models := make(map[ps.ShardID]int)
+	for target, held := range holdings {
+		for _, h := range held {
+			if h.Copy && int(h.Shard) < len(v.Shards) && v.Shards[h.Shard].Target == target && v.Shards[h.Shard].Fence == h.Fence {
+				models[h.Shard]++
+			}
+		}
+	}
+	arrived := make(map[ps.ShardID]copied)
+	for id, s := range v.Shards {
+		_, answered := holdings[s.Target]
+		if s.Target != "" && answered && models[ps.ShardID(id)] == len(v.Models) {
+			arrived[ps.ShardID(id)] = copied{s.Target, s.Fence}
+		}
+	}
+	return arrived
+}
+
+// loads are how much shards are used.
+type loads struct {
+	// perShard is in keys a second, pulled and pushed, averaged over the last while; nil
+	// before there are two looks. It is replaced and never changed.
+	perShard []float64
+	at       time.Time
+	counted  map[counter]uint64
+}
+
+// counter names what was counted: the keys of a shard of a model in one life of it at a node.
+type counter struct {
+	node  ps.NodeID
+	model string
+	shard ps.ShardID
+	fence ps.Fence
+}
+
+// take takes in what all nodes hold now.
+func (l *loads) take(holdings map[ps.NodeID][]ps.Holding, shards int, now time.Time) {
+	counted := make(map[counter]uint64)
+	grown := make(map[ps.ShardID]float64)
+	for node, held := range holdings {
+		for _, h := range held {
+			if h.Copy || int(h.Shard) >= shards {
+				continue
+			}
+			c := counter{node, h.Model, h.Shard, h.Fence}
+			counted[c] = h.KeysPulled + h.KeysPushed
+			if before := l.counted[c]; counted[c] > before { // a life that is new counts from 0
+				grown[h.Shard] += float64(counted[c] - before)
+			}
+		}
+	}
+	seconds := now.Sub(l.at).Seconds()
+	if l.counted != nil && seconds > 0 {
+		next := make([]float64, shards)
+		for s := range next {
+			rate := grown[ps.ShardID(s)] / seconds
+			if s < len(l.perShard) {
+				rate = loadKept*l.perShard[s] + (1-loadKept)*rate
+			}
+			next[s] = rate
+		}
+		l.perShard = next
+	}
+	// A node that has not answered is not taken to have counted from 0.
+	for c, n := range l.counted {
+		if _, answered := holdings[c.node]; !answered {
+			counted[c] = n
+		}
+	}
+	l.at, l.counted = now, counted
+}
