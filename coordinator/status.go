@@ -28,6 +28,13 @@ type NodeStatus struct {
 	Shards int `json:"shards"`
 	// Copies counts the shards of others that it is to keep a copy of.
 	Copies int `json:"copies"`
+	// Name, Zone, Capacity and Draining are the node's.
+	Name     string  `json:"name"`
+	Zone     string  `json:"zone"`
+	Capacity float64 `json:"capacity"`
+	Draining bool    `json:"draining"`
+	// Arriving counts the shards that move to it.
+	Arriving int `json:"arriving"`
 }
 
 // WorkerStatus is one live worker.
@@ -36,6 +43,46 @@ type WorkerStatus struct {
 	Model string `json:"model"`
 	// Partitions are those assigned to it, ascending. Never null.
 	Partitions []ps.Partition `json:"partitions"`
+	// Events and BusySeconds are those of its report.
+	Events      uint64  `json:"events"`
+	BusySeconds float64 `json:"busy_seconds"`
+}
+
+// ShardList is what is known of a cluster's shards. Its JSON is the answer of
+// "shards -o json".
+type ShardList struct {
+	// Shards is indexed by shard. Never null.
+	Shards []ShardStatus `json:"shards"`
+	// Silent are nodes that have not told what they hold; rows, bytes and keys of their
+	// shards are unknown and 0. Never null.
+	Silent []ps.NodeID `json:"silent"`
+}
+
+// ShardStatus is one shard.
+type ShardStatus struct {
+	Shard ps.ShardID `json:"shard"`
+	// Owner is empty while no node owns the shard.
+	Owner ps.NodeID `json:"owner"`
+	Fence ps.Fence  `json:"fence"`
+	// Standbys keep a copy. Never null.
+	Standbys []ps.NodeID `json:"standbys"`
+	// Target is the node that the shard is moving to; empty while it stays.
+	Target ps.NodeID `json:"target"`
+	// Rows counts the stored rows of all models, and Bytes their memory at the owner.
+	Rows  uint64 `json:"rows"`
+	Bytes uint64 `json:"bytes"`
+	// KeysPulled and KeysPushed count keys since the owner opened the shard.
+	KeysPulled uint64 `json:"keys_pulled"`
+	KeysPushed uint64 `json:"keys_pushed"`
+}
+
+// Move is a shard that moves, or would. The JSON of a list of them is the answer of
+// "rebalance -o json".
+type Move struct {
+	Shard ps.ShardID `json:"shard"`
+	From  ps.NodeID  `json:"from"`
+	To    ps.NodeID  `json:"to"`
+	Why   string     `json:"why"`
 }
 
 // ModelStatus is one model and how far the cluster has learned its stream.

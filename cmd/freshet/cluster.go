@@ -97,6 +97,8 @@ type nodeSettings struct {
 	name      string
 	listener  net.Listener
 	advertise string // host:port that others reach the listener at
+	zone      string
+	capacity  float64
 	rowsMax   int
 	lookups   server.LookupLimits
 	gossip    gossipSettings
@@ -123,7 +125,9 @@ func runNode(ctx context.Context, c nodeSettings) error {
 		return err
 	}
 	defer gossip.close()
-	registration, err := c.store.JoinNode(ctx, coordinator.Node{ID: id, Address: c.advertise, Name: c.name, Gossip: gossip.address()})
+	registration, err := c.store.JoinNode(ctx, coordinator.Node{
+		ID: id, Address: c.advertise, Name: c.name, Zone: c.zone, Capacity: c.capacity, Gossip: gossip.address(),
+	})
 	if err != nil {
 		return err
 	}
@@ -146,6 +150,7 @@ type coordinatorSettings struct {
 	nodesMin   int
 	workersMin int
 	standbys   int
+	moves      int
 	// checkpoints, if it has a bucket, says where epochs go and when they are taken.
 	checkpoints epochSettings
 	gossip      gossipSettings
@@ -170,9 +175,10 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 	progress := &onDemand{store: c.store, logger: logger, turn: make(chan struct{}, 1)}
 	defer progress.close()
 	settings := control.Config{
-		Store: c.store, ID: id, NodesMin: c.nodesMin, WorkersMin: c.workersMin, Standbys: c.standbys, Logger: logger,
+		Store: c.store, ID: id, NodesMin: c.nodesMin, WorkersMin: c.workersMin, Standbys: c.standbys,
+		Nodes: progress, Moves: c.moves, Logger: logger,
 	}
-	serving := coordinatorserver.Config{Store: c.store, Progress: progress, Logger: logger}
+	serving := coordinatorserver.Config{Store: c.store, Progress: progress, Nodes: progress, Logger: logger}
 	gossip, err := joinGossip(ctx, c.gossip, c.store, coordinator.RoleCoordinator, id, logger)
 	if err != nil {
 		return err
@@ -200,6 +206,7 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 	if err != nil {
 		return err
 	}
+	serving.Operations = controller
 	s := grpc.NewServer(server.Options()...)
 	server.Register(s, nil, c.store)
 	admin, err := coordinatorserver.New(serving)
@@ -292,6 +299,15 @@ func (p *onDemand) Applied(ctx context.Context, model string) ([]ps.ShardProgres
 		return nil, err
 	}
 	return c.Applied(ctx, model)
+}
+
+// Holdings returns what the node at an address holds.
+func (p *onDemand) Holdings(ctx context.Context, address string) ([]ps.Holding, error) {
+	c, err := p.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Holdings(ctx, address)
 }
 
 // TakeSnapshots asks the owners of shards for snapshots.

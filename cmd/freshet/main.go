@@ -114,7 +114,8 @@ Exit codes:
 	flags.String("config", "", "YAML file with settings, by flag name")
 	root.AddCommand(
 		newUp(t), newCoordinator(t), newPS(t), newWorker(t),
-		newModel(t), newPredict(t), newServe(t), newStatus(t), newAudit(t),
+		newModel(t), newPredict(t), newServe(t), newStatus(t), newShards(t), newPartitions(t), newWorkers(t), newTop(t), newEvents(t),
+		newMove(t), newDrain(t), newRebalance(t), newAudit(t),
 		newCheckpoint(t), newEpochs(t), newRollback(t), newVerify(t),
 		newStream(t), newData(t), newExport(t), newImport(t), newSink(t), newBench(t), newVersion(t),
 	)

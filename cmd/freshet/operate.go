@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,6 +158,12 @@ func printStatus(w io.Writer, s coordinator.Status) {
 		if n.Copies > 0 {
 			copies = fmt.Sprintf(", copies of %d", n.Copies)
 		}
+		if n.Arriving > 0 {
+			copies += fmt.Sprintf(", %d arriving", n.Arriving)
+		}
+		if n.Draining {
+			copies += ", draining"
+		}
 		fmt.Fprintf(w, "  node    %-26s %-22s %d shards%s\n", n.ID, n.Address, n.Shards, copies)
 	}
 	for _, worker := range s.Workers {
@@ -172,18 +177,7 @@ func printStatus(w io.Writer, s coordinator.Status) {
 	}
 	for _, m := range s.Models {
 		fmt.Fprintf(w, "\nmodel %s, version %d: %s rows, assignment %d\n  stream %s\n", m.Name, m.Version, thousands(int64(m.Rows)), m.Generation, m.Stream)
-		if m.ProgressError != "" {
-			fmt.Fprintf(w, "  how far it is cannot be read: %s\n", m.ProgressError)
-			continue
-		}
-		fmt.Fprintf(w, "  %9s %11s %11s %11s %8s  %s\n", "partition", "applied", "end", "lag", "skipped", "worker")
-		for _, p := range m.Partitions {
-			end, lag := "-", "-"
-			if p.EndKnown {
-				end, lag = thousands(int64(p.End)), thousands(int64(p.End)-int64(p.Applied))
-			}
-			fmt.Fprintf(w, "  %9d %11s %11s %11s %8d  %s\n", p.Partition, thousands(int64(p.Applied)), end, lag, p.Skipped, cmp.Or(p.Worker, "-"))
-		}
+		printPartitions(w, m)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -64,6 +65,11 @@ func hostName(role string) string {
 
 const cacheUsage = "directory where extracted examples are kept, so that other passes, replays and restarts need not read the text again; keys only, made if it is not there (default: none are kept)"
 
+const movesUsage = "shards that may move from node to node at once to keep the nodes evenly loaded (0: only those that freshet move and rebalance say)"
+
+// movesDefault is some eight times what a node sends at once: a shard takes a second at most.
+const movesDefault = 8
+
 const standbysUsage = "copies of every shard that other nodes keep, to take over within a second"
 
 func newCoordinator(t *terminal) *cobra.Command {
@@ -71,7 +77,7 @@ func newCoordinator(t *terminal) *cobra.Command {
 	var gossip gossipFlags
 	var name, address, advertise string
 	var embedded etcd.Config
-	var shards, nodesMin, workersMin, standbys int
+	var shards, nodesMin, workersMin, standbys, moves int
 	var checkpoints epochSettings
 	cmd := &cobra.Command{
 		Use:   "coordinator",
@@ -97,6 +103,9 @@ func newCoordinator(t *terminal) *cobra.Command {
 			}
 			if standbys < 0 {
 				return usageError{fmt.Errorf("--standbys %d: want at least 0", standbys)}
+			}
+			if moves < 0 {
+				return usageError{fmt.Errorf("--moves %d: want at least 0", moves)}
 			}
 			listener, err := listen(ctx, address)
 			if err != nil {
@@ -134,7 +143,7 @@ func newCoordinator(t *terminal) *cobra.Command {
 			g.Go(func() error {
 				return runCoordinator(ctx, coordinatorSettings{
 					store: store, name: name, listener: listener, advertise: reach,
-					shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, checkpoints: checkpoints,
+					shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, moves: moves, checkpoints: checkpoints,
 					gossip: gossiping, logger: t.logger,
 				})
 			})
@@ -151,6 +160,7 @@ func newCoordinator(t *terminal) *cobra.Command {
 	flags.IntVar(&nodesMin, "nodes-min", 1, "nodes to wait for before shards are placed for the first time")
 	flags.IntVar(&workersMin, "workers-min", 1, "workers to wait for before a model's partitions are assigned for the first time")
 	flags.IntVar(&standbys, "standbys", 0, standbysUsage)
+	flags.IntVar(&moves, "moves", movesDefault, movesUsage)
 	flags.StringVar(&checkpoints.bucket, "checkpoints", "", "URL of where epochs are written: file:///dir, s3://, gs://, azblob:// (default: none are taken)")
 	checkpoints.add(cmd, time.Minute)
 	flags.StringVar(&embedded.Dir, "embed-etcd", "", "run an etcd in this process, with its data in this directory")
@@ -191,7 +201,8 @@ func whileServing(ctx context.Context, server *etcd.Server) error {
 func newPS(t *terminal) *cobra.Command {
 	var f storeFlags
 	var gossip gossipFlags
-	var name, address, advertise string
+	var name, address, advertise, zone string
+	var capacity float64
 	var rowsMax int
 	var lookups server.LookupLimits
 	cmd := &cobra.Command{
@@ -209,6 +220,9 @@ func newPS(t *terminal) *cobra.Command {
 			}
 			if !validRate(lookups.KeysPerSecond) {
 				return usageError{fmt.Errorf("--lookup-rate %v: want keys per second above 0, or 0 for no bound", lookups.KeysPerSecond)}
+			}
+			if !(capacity > 0) || math.IsInf(capacity, 0) {
+				return usageError{fmt.Errorf("--capacity %v: want a number above 0; 2 takes twice as many shards as 1", capacity)}
 			}
 			ctx := cmd.Context()
 			listener, err := listen(ctx, address)
@@ -230,7 +244,7 @@ func newPS(t *terminal) *cobra.Command {
 			}
 			defer store.Close()
 			return untilStopped(ctx, runNode(ctx, nodeSettings{
-				store: store, name: name, listener: listener, advertise: reach, rowsMax: rowsMax, lookups: lookups,
+				store: store, name: name, listener: listener, advertise: reach, zone: zone, capacity: capacity, rowsMax: rowsMax, lookups: lookups,
 				gossip: gossiping, logger: t.logger,
 			}))
 		},
@@ -241,6 +255,8 @@ func newPS(t *terminal) *cobra.Command {
 	flags.StringVar(&name, "name", hostName("ps"), "name of this process")
 	flags.StringVar(&address, "listen", "127.0.0.1:0", "address to serve at; port 0 takes a free one")
 	flags.StringVar(&advertise, "advertise", "", "host:port that others reach it at (default: the listener's)")
+	flags.StringVar(&zone, "zone", "", "what fails together with this node, such as a rack; standbys are kept in other zones")
+	flags.Float64Var(&capacity, "capacity", 1, "how much this node takes, next to others: 2 is twice as many shards as 1")
 	flags.IntVar(&rowsMax, "rows-max", 0, "rows that one table may have in one shard; a push beyond is refused (0: no bound)")
 	flags.StringSliceVar(&lookups.Tables, "lookup-tables", nil, "tables that readers may look up, by name (default: all of kind float32)")
 	flags.IntVar(&lookups.KeysMax, "lookup-keys-max", server.LookupKeysMax, "keys of one look-up, over all its tables; more are refused")

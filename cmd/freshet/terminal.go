@@ -92,6 +92,37 @@ func (t *terminal) result(doc any, text func(io.Writer)) error {
 	return enc.Encode(doc)
 }
 
+// live reports whether the result can be drawn again in place.
+func (t *terminal) live() bool {
+	f, ok := t.stdout.(*os.File)
+	return ok && !t.json && t.redraws && term.IsTerminal(int(f.Fd()))
+}
+
+// redraw draws a page in place of the one before.
+func (t *terminal) redraw(page string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f, ok := t.stdout.(*os.File); ok {
+		if width, height, err := term.GetSize(int(f.Fd())); err == nil {
+			page = crop(page, width, height)
+		}
+	}
+	// Home, each line with its rest cleared, then all below: nothing flickers.
+	fmt.Fprint(t.stdout, "\x1b[H"+strings.ReplaceAll(page, "\n", "\x1b[K\n")+"\x1b[J")
+}
+
+// crop returns what of a page fits a screen.
+func crop(page string, width, height int) string {
+	lines := strings.Split(strings.TrimSuffix(page, "\n"), "\n")
+	lines = lines[:min(len(lines), max(height-1, 1))]
+	for i, line := range lines {
+		if runes := []rune(line); len(runes) > width {
+			lines[i] = string(runes[:max(width, 1)])
+		}
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
 // note prints a line for people, on stderr.
 func (t *terminal) note(format string, args ...any) {
 	t.mu.Lock()

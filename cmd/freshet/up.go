@@ -42,6 +42,7 @@ type upSettings struct {
 	workers   int
 	shards    int
 	standbys  int
+	moves     int
 	inFlight  int
 	cache     string
 	rate      float64
@@ -105,6 +106,7 @@ Without, up works in a temporary directory, begins empty and leaves nothing.`,
 	flags.IntVar(&u.workers, "workers", 2, "workers")
 	flags.IntVar(&u.shards, "shards", 64, "shards of the cluster, a power of two")
 	flags.IntVar(&u.standbys, "standbys", 0, standbysUsage)
+	flags.IntVar(&u.moves, "moves", movesDefault, movesUsage)
 	flags.StringVar(&u.cache, "cache", "", cacheUsage)
 	flags.IntVar(&u.inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	flags.Float64Var(&u.rate, "rate", 0, "events per second, over all workers, that are learned at most (0: as fast as it goes)")
@@ -122,6 +124,8 @@ func (u *upSettings) validate() error {
 		return usageError{fmt.Errorf("--workers %d: want at least 1", u.workers)}
 	case u.standbys < 0:
 		return usageError{fmt.Errorf("--standbys %d: want at least 0", u.standbys)}
+	case u.moves < 0:
+		return usageError{fmt.Errorf("--moves %d: want at least 0", u.moves)}
 	case u.events < 1:
 		return usageError{fmt.Errorf("--events %d: want at least 1", u.events)}
 	case u.inFlight < 0:
@@ -283,7 +287,7 @@ func (u *upSettings) cluster(ctx context.Context, t *terminal, j *job, h *home) 
 	g.Go(func() error {
 		return runCoordinator(life, coordinatorSettings{
 			store: h.store, name: "coordinator", listener: h.listener, advertise: h.listener.Addr().String(),
-			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, standbys: u.standbys, checkpoints: u.checkpoints,
+			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, standbys: u.standbys, moves: u.moves, checkpoints: u.checkpoints,
 			gossip: gossip, logger: t.logger,
 		})
 	})

@@ -29,6 +29,7 @@ import (
 type Store interface {
 	Lead(ctx context.Context, id string, lead func(ctx context.Context) error) error
 	View(ctx context.Context) (coordinator.View, error)
+	Workers(ctx context.Context) ([]coordinator.Worker, error)
 	WatchView(ctx context.Context) <-chan coordinator.View
 	SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard, events ...coordinator.Event) (revision int64, err error)
 	SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment, events ...coordinator.Event) (coordinator.Assignment, error)
@@ -134,7 +135,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // lead does what a leader does until ctx ends.
 func (c *Controller) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	o := newObserver(c.cfg.Nodes, c.cfg.Logger)
+	o := newObserver(c.cfg.Nodes, c.cfg.Store, c.cfg.Logger)
 	if c.cfg.Nodes != nil {
 		g.Go(func() error { return o.run(ctx) })
 	}
@@ -199,9 +200,13 @@ func (c *Controller) follow(ctx context.Context, o *observer) error {
 
 // Step plans what should change in the cluster of one view and carries it out, as a
 // leader does with every view of it, except that it never loses its patience with
-// nodes that are to come back.
+// nodes that are to come back, and knows of no load.
 func (c *Controller) Step(ctx context.Context, v coordinator.View) error {
-	return c.act(ctx, v, decide(v, known{}, c.limits()))
+	var k known
+	if moving := targets(v); len(moving) > 0 && c.cfg.Nodes != nil {
+		k.whole = whole(v, newObserver(c.cfg.Nodes, c.cfg.Store, c.cfg.Logger).ask(ctx, moving))
+	}
+	return c.act(ctx, v, decide(v, k, c.limits()))
 }
 
 func (c *Controller) limits() limits {

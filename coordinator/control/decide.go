@@ -29,6 +29,8 @@ type known struct {
 	whole map[ps.ShardID]copied
 	// loads has how much each shard is used, in keys a second; nil while nobody knows.
 	loads []float64
+	// rates has how many events each worker can learn in a second, as far as that is known.
+	rates map[string]float64
 }
 
 // copied is a copy of a shard: at which node, and of which ownership.
@@ -104,7 +106,7 @@ func decide(v coordinator.View, k known, l limits) plan {
 	models := make(map[string]bool)
 	for _, m := range v.Models {
 		models[m.Name] = true
-		p.assignPartitions(v, l, m)
+		p.assignPartitions(v, k, l, m)
 	}
 	for _, w := range v.Workers {
 		if !models[w.Model] {
@@ -147,13 +149,15 @@ func (p *plan) placeShards(v coordinator.View, k known, l limits) {
 			return
 		}
 	}
+	cluster := placement.Cluster{Nodes: live, Standbys: l.standbys, Loads: k.loads, Moves: l.moves}
 	arrived := slices.Clone(v.Shards)
 	for id, s := range arrived {
 		if s.Target != "" && k.whole[ps.ShardID(id)] == (copied{s.Target, s.Fence}) && lives(s.Target) {
 			arrived[id] = promoted(s)
+			cluster.Arrived = append(cluster.Arrived, ps.ShardID(id))
 		}
 	}
-	next, _ := placement.Shards(arrived, placement.Cluster{Nodes: live, Standbys: l.standbys, Loads: k.loads, Moves: l.moves})
+	next, _ := placement.Shards(arrived, cluster)
 	for id, before := range v.Shards {
 		after := next[id]
 		if after.Equal(before) {
@@ -198,7 +202,7 @@ func promoted(s route.Shard) route.Shard {
 }
 
 // assignPartitions shares a model's partitions among its workers.
-func (p *plan) assignPartitions(v coordinator.View, l limits, m ps.Model) {
+func (p *plan) assignPartitions(v coordinator.View, k known, l limits, m ps.Model) {
 	var workers []string
 	for _, w := range v.Workers {
 		if w.Model == m.Name {
@@ -213,7 +217,7 @@ func (p *plan) assignPartitions(v coordinator.View, l limits, m ps.Model) {
 	case current.Generation == 0 && len(workers) < l.workersMin:
 		p.wait("%d of %d workers are there for model %s", len(workers), l.workersMin, m.Name)
 	default:
-		if next, changed := placement.Partitions(current, workers, m.Partitions); changed {
+		if next, changed := placement.Partitions(current, workers, m.Partitions, k.rates); changed {
 			p.assignments = append(p.assignments, next)
 		}
 	}

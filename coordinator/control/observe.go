@@ -36,16 +36,20 @@ const loadKept = 0.85
 
 // observer asks nodes what they hold.
 type observer struct {
-	nodes  Nodes
+	nodes   Nodes
+	workers interface {
+		Workers(ctx context.Context) ([]coordinator.Worker, error)
+	}
 	logger *slog.Logger
 	views  chan coordinator.View // capacity 1: the latest
 	found  chan known            // capacity 1: the latest
 
 	loads loads
+	rates map[string]float64
 }
 
-func newObserver(nodes Nodes, logger *slog.Logger) *observer {
-	return &observer{nodes: nodes, logger: logger, views: make(chan coordinator.View, 1), found: make(chan known, 1)}
+func newObserver(nodes Nodes, store Store, logger *slog.Logger) *observer {
+	return &observer{nodes: nodes, workers: store, logger: logger, views: make(chan coordinator.View, 1), found: make(chan known, 1)}
 }
 
 // latest replaces what a channel of capacity 1 holds. There is one sender.
@@ -79,8 +83,9 @@ func (o *observer) run(ctx context.Context) error {
 			holdings := o.ask(ctx, asked)
 			if all {
 				o.loads.take(holdings, len(v.Shards), time.Now())
+				o.rates = o.workerRates(ctx)
 			}
-			latest(o.found, known{whole: whole(v, holdings), loads: o.loads.perShard})
+			latest(o.found, known{whole: whole(v, holdings), loads: o.loads.perShard, rates: o.rates})
 		}
 		if moving {
 			next.Reset(arrivalEvery)
@@ -127,6 +132,27 @@ func (o *observer) ask(ctx context.Context, nodes []coordinator.Node) map[ps.Nod
 	}
 	_ = g.Wait() // nobody returns an error
 	return answers
+}
+
+// busyMin is how long a worker must have been busy for what it has done to say what it can
+// do: a difference between workers is to be a lasting one.
+const busyMin = 30.0
+
+// workerRates returns how many events each worker learns in a second in which it has any,
+// over its life; workers that have been busy for too short a time are left out.
+func (o *observer) workerRates(ctx context.Context) map[string]float64 {
+	workers, err := o.workers.Workers(ctx)
+	if err != nil {
+		o.logger.Debug("what workers can do is not known", "err", err)
+		return o.rates
+	}
+	rates := make(map[string]float64)
+	for _, w := range workers {
+		if w.Report.BusySeconds >= busyMin {
+			rates[w.ID] = float64(w.Report.Events) / w.Report.BusySeconds
+		}
+	}
+	return rates
 }
 
 // whole returns the shards whose target has a whole copy of every model, of the ownership

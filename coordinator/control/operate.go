@@ -66,7 +66,7 @@ func (c *Controller) Move(ctx context.Context, shards []ps.ShardID, to ps.NodeID
 
 // Rebalance returns the moves of shards that would load the nodes evenly, and makes them
 // begin, all at once, unless it is a dry run. by is who asks.
-func (c *Controller) Rebalance(ctx context.Context, dry bool, by string) (moves []placement.Move, err error) {
+func (c *Controller) Rebalance(ctx context.Context, dry bool, by string) (moves []coordinator.Move, err error) {
 	v, err := c.cfg.Store.View(ctx)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (c *Controller) sampleLoads(ctx context.Context, v coordinator.View) ([]flo
 	if c.cfg.Nodes == nil {
 		return nil, nil
 	}
-	o := newObserver(c.cfg.Nodes, c.cfg.Logger)
+	o := newObserver(c.cfg.Nodes, c.cfg.Store, c.cfg.Logger)
 	o.loads.take(o.ask(ctx, v.Nodes), len(v.Shards), time.Now())
 	select {
 	case <-time.After(loadSample):

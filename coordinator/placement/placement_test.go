@@ -32,6 +32,15 @@ func nodeIDs(names []string) []ps.NodeID {
 	return ids
 }
 
+// cluster returns a cluster of nodes that are alike, in which nothing moves by itself.
+func cluster(standbys int, nodes ...ps.NodeID) placement.Cluster {
+	c := placement.Cluster{Standbys: standbys}
+	for _, n := range nodes {
+		c.Nodes = append(c.Nodes, placement.Node{ID: n})
+	}
+	return c
+}
+
 func drawShards(t *rapid.T) []route.Shard {
 	shards := make([]route.Shard, 1<<rapid.IntRange(0, 6).Draw(t, "log2 shards"))
 	for s := range shards {
@@ -48,7 +57,7 @@ func TestShards(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			current, live := drawShards(t), nodeIDs(drawNames(t, "live"))
 			before := slices.Clone(current)
-			next, changed := placement.Shards(current, live, 0)
+			next, changed := placement.Shards(current, cluster(0, live...))
 			if diff := cmp.Diff(before, current); diff != "" {
 				t.Fatalf("the argument was written to (-before +after):\n%s", diff)
 			}
@@ -74,7 +83,7 @@ func TestShards(t *testing.T) {
 	t.Run("from nothing the shards are even to within one", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			live := nodeIDs(drawNames(t, "live"))
-			next, _ := placement.Shards(make([]route.Shard, 64), live, 0)
+			next, _ := placement.Shards(make([]route.Shard, 64), cluster(0, live...))
 			count := make(map[ps.NodeID]int)
 			for _, s := range next {
 				count[s.Owner]++
@@ -89,7 +98,7 @@ func TestShards(t *testing.T) {
 	t.Run("shards that must move go to who has fewest", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			current, live := drawShards(t), nodeIDs(drawNames(t, "live"))
-			next, changed := placement.Shards(current, live, 0)
+			next, changed := placement.Shards(current, cluster(0, live...))
 			// Whoever was given a shard had, before the last one, no more than anybody.
 			count := make(map[ps.NodeID]int)
 			for _, s := range next {
@@ -107,9 +116,9 @@ func TestShards(t *testing.T) {
 	t.Run("the order and doubles of the living do not matter", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			current, live := drawShards(t), nodeIDs(drawNames(t, "live"))
-			want, _ := placement.Shards(current, live, 0)
+			want, _ := placement.Shards(current, cluster(0, live...))
 			shuffled := append(rapid.Permutation(live).Draw(t, "order"), live...)
-			got, _ := placement.Shards(current, shuffled, 0)
+			got, _ := placement.Shards(current, cluster(0, shuffled...))
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("live %v and %v place differently (-first +second):\n%s", live, shuffled, diff)
 			}
@@ -129,7 +138,7 @@ func TestStandbys(t *testing.T) {
 				}
 			}
 		}
-		next, changed := placement.Shards(current, live, number)
+		next, changed := placement.Shards(current, cluster(number, live...))
 		for s, was := range current {
 			now := next[s]
 			if len(live) == 0 {
@@ -162,7 +171,7 @@ func TestStandbys(t *testing.T) {
 				t.Fatalf("shard %d: %+v -> %+v: listed as changed: %v", s, was, now, listed)
 			}
 		}
-		if again, changed := placement.Shards(next, live, number); len(changed) > 0 {
+		if again, changed := placement.Shards(next, cluster(number, live...)); len(changed) > 0 {
 			t.Fatalf("planning again changes the plan: %v\n%s", changed, cmp.Diff(next, again))
 		}
 	})
@@ -170,7 +179,7 @@ func TestStandbys(t *testing.T) {
 		t.Error("no standby was promoted: the test does not test")
 	}
 	t.Run("from nothing the copies are even to within one", func(t *testing.T) {
-		next, _ := placement.Shards(make([]route.Shard, 64), nodeIDs(names[:5]), 2)
+		next, _ := placement.Shards(make([]route.Shard, 64), cluster(2, nodeIDs(names[:5])...))
 		count := make(map[ps.NodeID]int)
 		for _, s := range next {
 			for _, n := range s.Standbys {
@@ -194,7 +203,7 @@ func TestPartitions(t *testing.T) {
 				current.Owners[p] = rapid.SampledFrom(append([]string{""}, names...)).Draw(t, "owner")
 			}
 			live := rapid.SliceOfNDistinct(rapid.SampledFrom(names), 1, 4, rapid.ID[string]).Draw(t, "live")
-			next, changed := placement.Partitions(current, live, n)
+			next, changed := placement.Partitions(current, live, n, nil)
 
 			count, held, moves := make(map[string]int), make(map[string]int), 0
 			for p, owner := range next.Owners {
@@ -219,7 +228,7 @@ func TestPartitions(t *testing.T) {
 				t.Fatalf("%+v -> %+v: changed is %v", current, next, changed)
 			}
 
-			again, changed := placement.Partitions(next, rapid.Permutation(live).Draw(t, "order"), n)
+			again, changed := placement.Partitions(next, rapid.Permutation(live).Draw(t, "order"), n, nil)
 			if diff := cmp.Diff(next, again); diff != "" || changed {
 				t.Fatalf("planning again changes the plan (-first +second):\n%s", diff)
 			}
@@ -227,7 +236,7 @@ func TestPartitions(t *testing.T) {
 	})
 	t.Run("without a living worker nothing changes", func(t *testing.T) {
 		current := coordinator.Assignment{Model: "m", Generation: 2, Workers: 1, Owners: []string{"a", "a"}}
-		next, changed := placement.Partitions(current, nil, 2)
+		next, changed := placement.Partitions(current, nil, 2, nil)
 		if diff := cmp.Diff(current, next); diff != "" || changed {
 			t.Errorf("changed %v (-current +next):\n%s", changed, diff)
 		}
@@ -269,7 +278,7 @@ func TestTranscript(t *testing.T) {
 			d.ScanArgs(t, "shards", &n)
 			shards = make([]route.Shard, n)
 		case "nodes":
-			next, changed := placement.Shards(shards, nodeIDs(live), 0)
+			next, changed := placement.Shards(shards, cluster(0, nodeIDs(live)...))
 			shards = next
 			for s, shard := range shards {
 				fmt.Fprintf(&out, "%s/%d ", gocmp.Or(string(shard.Owner), "-"), shard.Fence)
@@ -281,7 +290,7 @@ func TestTranscript(t *testing.T) {
 		case "workers":
 			var n int
 			d.ScanArgs(t, "partitions", &n)
-			next, changed := placement.Partitions(assignment, live, n)
+			next, changed := placement.Partitions(assignment, live, n, nil)
 			assignment = next
 			fmt.Fprintf(&out, "%s of %d workers, changed: %v\n", strings.Join(next.Owners, " "), next.Workers, changed)
 		default:

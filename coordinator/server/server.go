@@ -34,6 +34,19 @@ type Store interface {
 	ApplyModel(ctx context.Context, m coordinator.Model) (version uint64, changed bool, err error)
 	Model(ctx context.Context, name string) (coordinator.Model, error)
 	View(ctx context.Context) (coordinator.View, error)
+	Events(ctx context.Context, most int) ([]coordinator.Event, error)
+}
+
+// Nodes tells what nodes hold; ps/client does.
+type Nodes interface {
+	Holdings(ctx context.Context, address string) ([]ps.Holding, error)
+}
+
+// Operations changes where shards are; coordinator/control does. by is who asks.
+type Operations interface {
+	Move(ctx context.Context, shards []ps.ShardID, to ps.NodeID, by string) error
+	Drain(ctx context.Context, node ps.NodeID, drain bool, by string) error
+	Rebalance(ctx context.Context, dry bool, by string) ([]coordinator.Move, error)
 }
 
 // Progress tells how far the shards have applied a model's stream; ps/client has it.
@@ -51,8 +64,10 @@ type Epochs interface {
 
 // Config is what a Server needs.
 type Config struct {
-	Store    Store
-	Progress Progress
+	Store      Store
+	Progress   Progress
+	Nodes      Nodes
+	Operations Operations
 	// Epochs is nil on a coordinator that has no bucket for them.
 	Epochs Epochs
 	// ProgressTimeout bounds what a status waits for the shards of one model.
@@ -63,8 +78,8 @@ type Config struct {
 }
 
 func (c *Config) validate() error {
-	if c.Store == nil || c.Progress == nil {
-		return fmt.Errorf("admin server without a store or progress: %w", ps.ErrInvalid)
+	if c.Store == nil || c.Progress == nil || c.Nodes == nil || c.Operations == nil {
+		return fmt.Errorf("admin server without a store, progress, nodes or operations: %w", ps.ErrInvalid)
 	}
 	if c.ProgressTimeout < 0 {
 		return fmt.Errorf("admin server with a progress timeout of %v: %w", c.ProgressTimeout, ps.ErrInvalid)

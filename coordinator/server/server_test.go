@@ -53,6 +53,12 @@ func store(t *testing.T) *meta.Store {
 // serve returns a connection to a server.
 func serve(t *testing.T, cfg server.Config) *grpc.ClientConn {
 	t.Helper()
+	if cfg.Nodes == nil {
+		cfg.Nodes = holds(nil)
+	}
+	if cfg.Operations == nil {
+		cfg.Operations = &operations{}
+	}
 	s, err := server.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +244,7 @@ func TestStatus(t *testing.T) {
 	want := coordinator.Status{
 		Cluster: "test",
 		Shards:  2,
-		Nodes:   []coordinator.NodeStatus{{ID: "node-1", Address: "host:7070", Shards: 2, Copies: 1}},
+		Nodes:   []coordinator.NodeStatus{{ID: "node-1", Address: "host:7070", Shards: 2, Copies: 1, Capacity: 1}},
 		Workers: []coordinator.WorkerStatus{{ID: "w", Model: "m", Partitions: []ps.Partition{0, 1}}},
 		Models: []coordinator.ModelStatus{{
 			Name: "m", Version: 1, Stream: "sha256:0123", Generation: 1, Rows: 15,
@@ -315,8 +321,8 @@ func TestStatusJSON(t *testing.T) {
 	// The keys are what "status -o json" promises: they may grow and do not change.
 	st := coordinator.Status{
 		Cluster: "c", Shards: 2, ShardsWithoutOwner: 1, MapVersion: 3,
-		Nodes:   []coordinator.NodeStatus{{ID: "n", Address: "h:1", Shards: 2, Copies: 3}},
-		Workers: []coordinator.WorkerStatus{{ID: "w", Model: "m", Partitions: []ps.Partition{0}}},
+		Nodes:   []coordinator.NodeStatus{{ID: "n", Address: "h:1", Shards: 2, Copies: 3, Name: "ps-0", Zone: "z", Capacity: 2, Draining: true, Arriving: 1}},
+		Workers: []coordinator.WorkerStatus{{ID: "w", Model: "m", Partitions: []ps.Partition{0}, Events: 9, BusySeconds: 1.5}},
 		Models: []coordinator.ModelStatus{{
 			Name: "m", Version: 1, Stream: "s", Generation: 4, Rows: 5,
 			Partitions: []coordinator.PartitionStatus{{Worker: "w", Applied: 6, End: 7, EndKnown: true, Skipped: 8, EventTime: 9}},
@@ -324,8 +330,8 @@ func TestStatusJSON(t *testing.T) {
 	}
 	got, err := json.Marshal(st)
 	want := `{"cluster":"c","shards":2,"shards_without_owner":1,"map_version":3,` +
-		`"nodes":[{"id":"n","address":"h:1","shards":2,"copies":3}],` +
-		`"workers":[{"id":"w","model":"m","partitions":[0]}],` +
+		`"nodes":[{"id":"n","address":"h:1","shards":2,"copies":3,"name":"ps-0","zone":"z","capacity":2,"draining":true,"arriving":1}],` +
+		`"workers":[{"id":"w","model":"m","partitions":[0],"events":9,"busy_seconds":1.5}],` +
 		`"models":[{"name":"m","version":1,"stream":"s","generation":4,"rows":5,` +
 		`"partitions":[{"partition":0,"worker":"w","applied":6,"end":7,"end_known":true,"skipped":8,"event_time":9}]}]}`
 	if err != nil || string(got) != want {

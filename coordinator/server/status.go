@@ -1,6 +1,8 @@
 package server
 
 import (
+	"cmp"
+
 	"github.com/freshet-ml/freshet/coordinator"
 	adminv1 "github.com/freshet-ml/freshet/proto/freshet/admin/v1"
 	"github.com/freshet-ml/freshet/ps"
@@ -24,22 +26,28 @@ func statusOf(v coordinator.View, known []progress) coordinator.Status {
 		Workers:            make([]coordinator.WorkerStatus, 0, len(v.Workers)),
 		Models:             make([]coordinator.ModelStatus, 0, len(v.Models)),
 	}
-	owned, copies := make(map[ps.NodeID]int), make(map[ps.NodeID]int)
+	owned, copies, arriving := make(map[ps.NodeID]int), make(map[ps.NodeID]int), make(map[ps.NodeID]int)
 	for _, s := range v.Shards {
 		owned[s.Owner]++
+		arriving[s.Target]++
 		for _, n := range s.Standbys {
 			copies[n]++
 		}
 	}
 	for _, n := range v.Nodes {
-		st.Nodes = append(st.Nodes, coordinator.NodeStatus{ID: n.ID, Address: n.Address, Shards: owned[n.ID], Copies: copies[n.ID]})
+		st.Nodes = append(st.Nodes, coordinator.NodeStatus{
+			ID: n.ID, Address: n.Address, Shards: owned[n.ID], Copies: copies[n.ID], Arriving: arriving[n.ID],
+			Name: n.Name, Zone: n.Zone, Capacity: cmp.Or(n.Capacity, 1), Draining: n.Draining,
+		})
 	}
 	for _, w := range v.Workers {
 		partitions := v.Assignments[w.Model].Partitions(w.ID)
 		if partitions == nil {
 			partitions = []ps.Partition{}
 		}
-		st.Workers = append(st.Workers, coordinator.WorkerStatus{ID: w.ID, Model: w.Model, Partitions: partitions})
+		st.Workers = append(st.Workers, coordinator.WorkerStatus{
+			ID: w.ID, Model: w.Model, Partitions: partitions, Events: w.Report.Events, BusySeconds: w.Report.BusySeconds,
+		})
 	}
 	for i, m := range v.Models {
 		st.Models = append(st.Models, modelStatus(v, m, known[i]))
@@ -124,14 +132,19 @@ func statusMessage(st coordinator.Status) *adminv1.Status {
 		MapVersion:         st.MapVersion,
 	}
 	for _, n := range st.Nodes {
-		message.Nodes = append(message.Nodes, &adminv1.NodeStatus{Id: string(n.ID), Address: n.Address, Shards: uint32(n.Shards), Copies: uint32(n.Copies)})
+		message.Nodes = append(message.Nodes, &adminv1.NodeStatus{
+			Id: string(n.ID), Address: n.Address, Shards: uint32(n.Shards), Copies: uint32(n.Copies), Arriving: uint32(n.Arriving),
+			Name: n.Name, Zone: n.Zone, Capacity: n.Capacity, Draining: n.Draining,
+		})
 	}
 	for _, w := range st.Workers {
 		partitions := make([]uint32, len(w.Partitions))
 		for i, p := range w.Partitions {
 			partitions[i] = uint32(p)
 		}
-		message.Workers = append(message.Workers, &adminv1.WorkerStatus{Id: w.ID, Model: w.Model, Partitions: partitions})
+		message.Workers = append(message.Workers, &adminv1.WorkerStatus{
+			Id: w.ID, Model: w.Model, Partitions: partitions, Events: w.Events, BusySeconds: w.BusySeconds,
+		})
 	}
 	for _, m := range st.Models {
 		model := &adminv1.ModelStatus{
@@ -170,14 +183,19 @@ func statusWords(message *adminv1.Status) coordinator.Status {
 		Models:             make([]coordinator.ModelStatus, 0, len(message.GetModels())),
 	}
 	for _, n := range message.GetNodes() {
-		st.Nodes = append(st.Nodes, coordinator.NodeStatus{ID: ps.NodeID(n.GetId()), Address: n.GetAddress(), Shards: int(n.GetShards()), Copies: int(n.GetCopies())})
+		st.Nodes = append(st.Nodes, coordinator.NodeStatus{
+			ID: ps.NodeID(n.GetId()), Address: n.GetAddress(), Shards: int(n.GetShards()), Copies: int(n.GetCopies()), Arriving: int(n.GetArriving()),
+			Name: n.GetName(), Zone: n.GetZone(), Capacity: n.GetCapacity(), Draining: n.GetDraining(),
+		})
 	}
 	for _, w := range message.GetWorkers() {
 		partitions := make([]ps.Partition, len(w.GetPartitions()))
 		for i, p := range w.GetPartitions() {
 			partitions[i] = ps.Partition(p)
 		}
-		st.Workers = append(st.Workers, coordinator.WorkerStatus{ID: w.GetId(), Model: w.GetModel(), Partitions: partitions})
+		st.Workers = append(st.Workers, coordinator.WorkerStatus{
+			ID: w.GetId(), Model: w.GetModel(), Partitions: partitions, Events: w.GetEvents(), BusySeconds: w.GetBusySeconds(),
+		})
 	}
 	for _, m := range message.GetModels() {
 		model := coordinator.ModelStatus{

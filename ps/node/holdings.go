@@ -41,14 +41,22 @@ func (b *standbys) holdings(to []ps.Holding) []ps.Holding {
 	for model, c := range b.models {
 		c.mu.Lock()
 		for id, s := range c.copies {
-			s.mu.Lock()
-			if s.whole != nil {
-				at := s.whole.Progress()
-				to = append(to, ps.Holding{Model: model, Shard: id, Fence: at.Fence, Seq: at.Seq, Copy: true, Rows: at.Rows, Bytes: uint64(s.whole.Bytes())})
+			if h, whole := s.holding(model, id); whole {
+				to = append(to, h)
 			}
-			s.mu.Unlock()
 		}
 		c.mu.Unlock()
 	}
 	return to
+}
+
+// holding returns what there is of the copy, if it is whole.
+func (s *standby) holding(model string, id ps.ShardID) (ps.Holding, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.whole == nil {
+		return ps.Holding{}, false
+	}
+	at := s.whole.Progress()
+	return ps.Holding{Model: model, Shard: id, Fence: at.Fence, Seq: at.Seq, Copy: true, Rows: at.Rows, Bytes: uint64(s.whole.Bytes())}, true
 }

@@ -17,6 +17,10 @@ type Standby struct{ kept standby }
 // what was taken before; the copy then has to be followed anew.
 func (s *Standby) Take(d *ps.Delta, c shard.Config) error { return s.kept.take(d, c) }
 
+// Whole returns what a node would tell of the copy of a shard of a model, and whether there
+// is anything: a copy that is not whole is none.
+func (s *Standby) Whole(model string, id ps.ShardID) (ps.Holding, bool) { return s.kept.holding(model, id) }
+
 // Restore makes a shard of a model ready to be served, and is what a node does when it
 // opens one. If a copy was kept (it may be nil) and may be promoted, that is the shard.
 // Otherwise it is as the newest epoch of the lineage has it that can be read whole, with the

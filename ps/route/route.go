@@ -29,6 +29,14 @@ func (s Shard) Equal(o Shard) bool {
 	return s.Owner == o.Owner && s.Fence == o.Fence && slices.Equal(s.Standbys, o.Standbys) && s.Target == o.Target
 }
 
+// Destination returns who owns the shard when it has moved: its target, or its owner.
+func (s Shard) Destination() ps.NodeID {
+	if s.Target != "" {
+		return s.Target
+	}
+	return s.Owner
+}
+
 // Copied reports whether a node keeps a copy of the shard: as a standby, or because the
 // shard moves to it.
 func (s Shard) Copied(by ps.NodeID) bool {

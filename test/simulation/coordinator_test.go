@@ -46,7 +46,7 @@ func (w *world) startCoordinator(leads bool) {
 		standbys = 1
 	}
 	var err error
-	if c.control, err = control.New(control.Config{Store: controlStore{w}, ID: c.name, Standbys: standbys, Logger: logger}); err != nil {
+	if c.control, err = control.New(control.Config{Store: controlStore{w}, ID: c.name, Standbys: standbys, Nodes: holdings{w}, Logger: logger}); err != nil {
 		panic(err)
 	}
 	c.keeper, err = epochs.Open(context.Background(), epochs.Config{
@@ -78,6 +78,13 @@ func (c *leader) run(t *task) {
 				err = c.control.Step(ctx, v)
 			}
 		default:
+			if w.strikes(moving, 3) {
+				shard, to := ps.ShardID(w.random.IntN(shards)), oneOf(w.random, w.places[:])
+				w.tracef("%s: shard %d is to move to %s", c.name, shard, to.id)
+				if err = c.control.Move(ctx, []ps.ShardID{shard}, to.id, c.name); err != nil || t.dead {
+					break
+				}
+			}
 			if w.strikes(rollback, 8) {
 				err = c.setBack(ctx)
 			} else if _, err = c.keeper.Take(ctx, modelName); err == nil && w.healing {
@@ -121,12 +128,43 @@ func (s controlStore) Lead(context.Context, string, func(context.Context) error)
 
 func (s controlStore) WatchView(context.Context) <-chan coordinator.View { return nil }
 
-func (s controlStore) SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard) (int64, error) {
+func (s controlStore) Workers(context.Context) ([]coordinator.Worker, error) { return nil, nil }
+
+func (s controlStore) View(ctx context.Context) (coordinator.View, error) { return s.store.View(ctx) }
+
+func (s controlStore) Drain(context.Context, ps.NodeID, bool) error { return nil }
+
+// Record keeps nothing: what has happened is in the transcript.
+func (s controlStore) Record(context.Context, ...coordinator.Event) error { return nil }
+
+func (s controlStore) SetMap(ctx context.Context, read coordinator.Read, shards []route.Shard, _ ...coordinator.Event) (int64, error) {
 	return s.store.SetMap(ctx, read, shards)
 }
 
-func (s controlStore) SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment) (coordinator.Assignment, error) {
+func (s controlStore) SetAssignment(ctx context.Context, expected ps.Generation, a coordinator.Assignment, _ ...coordinator.Event) (coordinator.Assignment, error) {
 	return s.store.SetAssignment(ctx, expected, a)
+}
+
+// holdings tells at once what a node holds, if it can be reached: what a coordinator is
+// told may be old by the time that it acts, which its other reads are, too.
+type holdings struct{ *world }
+
+func (s holdings) Holdings(_ context.Context, address string) (all []ps.Holding, err error) {
+	for _, n := range s.places {
+		if n.address != address || !n.alive || n.pausedUntil > s.steps {
+			continue
+		}
+		for id, c := range n.copies {
+			if c == nil {
+				continue
+			}
+			if h, whole := c.Whole(modelName, ps.ShardID(id)); whole {
+				all = append(all, h)
+			}
+		}
+		return all, nil
+	}
+	return nil, fmt.Errorf("nobody answers at %s: %w", address, ps.ErrUnavailable)
 }
 
 // epochStore is the product's store, where variants may come in between.

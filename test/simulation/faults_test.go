@@ -34,6 +34,7 @@ const (
 	rollback                    // a model was set back
 	crashOpening                // a node died while it opened a shard
 	promotion                   // a copy took its owner's place
+	moving                      // a shard moved away from an owner that lives
 	nFaultsLast                 // not a fault: their number
 	nFaults        = int(nFaultsLast)
 )
@@ -41,7 +42,7 @@ const (
 var faultNames = [nFaults]string{
 	"duplicate", "reorder", "late", "lose request", "lose answer", "crash node", "crash worker", "zombie node", "zombie worker",
 	"pause node", "crash between read and commit", "two leaders", "etcd down", "etcd answer lost", "bucket down", "torn file",
-	"damage", "trimming", "rollback", "crash opening", "promotion",
+	"damage", "trimming", "rollback", "crash opening", "promotion", "moving",
 }
 
 // String returns the fault's name.

@@ -142,6 +142,9 @@ func (n *node) install(id ps.ShardID, fence ps.Fence, opened *held, promoted boo
 	}
 	if promoted {
 		w.bite(promotion)
+		if w.moved[id] == fence {
+			w.bite(moving)
+		}
 		if h.lineage != w.lineage.number {
 			w.failf("invariant 13: the copy of shard %d that is promoted is of lineage %d, the model of %d", id, h.lineage, w.lineage.number)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"reflect"
+	"slices"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
@@ -52,14 +53,16 @@ func (w *world) examineFiles(id ps.ShardID, files []checkpoint.File, doing strin
 func (w *world) committed() {
 	owners := w.shardMap()
 	for s, shard := range owners {
-		if s < len(w.owners) && shard.Fence < w.owners[s] {
-			w.failf("invariant 6: the fence of shard %d falls from %d to %d", s, w.owners[s], shard.Fence)
+		if s < len(w.owners) && shard.Fence < w.owners[s].Fence {
+			w.failf("invariant 6: the fence of shard %d falls from %d to %d", s, w.owners[s].Fence, shard.Fence)
+		}
+		if s < len(w.owners) && shard.Owner != w.owners[s].Owner && shard.Owner == w.owners[s].Target {
+			if before := w.nodes[string(w.owners[s].Owner)]; before != nil && before.alive {
+				w.moved[s] = shard.Fence
+			}
 		}
 	}
-	w.owners = w.owners[:0]
-	for _, shard := range owners {
-		w.owners = append(w.owners, shard.Fence)
-	}
+	w.owners = slices.Clone(owners)
 	kv := w.register.get(epochKey)
 	if kv == nil || kv.ModRevision != w.register.revision {
 		return

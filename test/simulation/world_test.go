@@ -77,8 +77,9 @@ type world struct {
 	reached   map[string]bool // objects that a retained manifest reaches
 	manifests map[string]checkpoint.Manifest
 	epoch     checkpoint.Epoch
-	owners    []ps.Fence
-	mapRead   route.Map // as of the register's revision
+	owners    []route.Shard
+	moved     [shards]ps.Fence // under which a shard was moved from a living owner last
+	mapRead   route.Map        // as of the register's revision
 	lineage   lineage
 
 	judged, applied, conflicts, deleted, torn, outOfRange, epochs int

@@ -386,7 +386,15 @@ type NodeStatus struct {
 	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	Shards  uint32                 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
 	// Shards of others that it keeps a copy of, to take them over.
-	Copies        uint32 `protobuf:"varint,4,opt,name=copies,proto3" json:"copies,omitempty"`
+	Copies uint32 `protobuf:"varint,4,opt,name=copies,proto3" json:"copies,omitempty"`
+	Name   string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Zone   string `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
+	// 0 is 1.
+	Capacity float64 `protobuf:"fixed64,7,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// It is to give up all it has.
+	Draining bool `protobuf:"varint,8,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Shards that are moving to it.
+	Arriving      uint32 `protobuf:"varint,9,opt,name=arriving,proto3" json:"arriving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -449,11 +457,49 @@ func (x *NodeStatus) GetCopies() uint32 {
 	return 0
 }
 
+func (x *NodeStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetCapacity() float64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *NodeStatus) GetArriving() uint32 {
+	if x != nil {
+		return x.Arriving
+	}
+	return 0
+}
+
 type WorkerStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Model         string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	Partitions    []uint32               `protobuf:"varint,3,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Model      string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	Partitions []uint32               `protobuf:"varint,3,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
+	// Events learned in this life, and seconds in which it had events to learn.
+	Events        uint64  `protobuf:"varint,4,opt,name=events,proto3" json:"events,omitempty"`
+	BusySeconds   float64 `protobuf:"fixed64,5,opt,name=busy_seconds,json=busySeconds,proto3" json:"busy_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -507,6 +553,20 @@ func (x *WorkerStatus) GetPartitions() []uint32 {
 		return x.Partitions
 	}
 	return nil
+}
+
+func (x *WorkerStatus) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *WorkerStatus) GetBusySeconds() float64 {
+	if x != nil {
+		return x.BusySeconds
+	}
+	return 0
 }
 
 type ModelStatus struct {
@@ -1227,6 +1287,722 @@ func (x *AdoptEpochResponse) GetEpoch() *Epoch {
 	return nil
 }
 
+type ListShardsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListShardsRequest) Reset() {
+	*x = ListShardsRequest{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListShardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListShardsRequest) ProtoMessage() {}
+
+func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
+func (*ListShardsRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+type ListShardsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Indexed by shard.
+	Shards []*ShardStatus `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
+	// Nodes that have not told what they hold.
+	Silent        []string `protobuf:"bytes,2,rep,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListShardsResponse) Reset() {
+	*x = ListShardsResponse{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListShardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListShardsResponse) ProtoMessage() {}
+
+func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
+func (*ListShardsResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListShardsResponse) GetShards() []*ShardStatus {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *ListShardsResponse) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+type ShardStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty while no node owns the shard.
+	Owner    string   `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Fence    uint64   `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	Standbys []string `protobuf:"bytes,3,rep,name=standbys,proto3" json:"standbys,omitempty"`
+	// Node that the shard is moving to; empty while it stays.
+	Target string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	// Stored rows of all models, and their memory at the owner.
+	Rows  uint64 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
+	Bytes uint64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Keys that were asked for and changed since the owner opened the shard.
+	KeysPulled    uint64 `protobuf:"varint,7,opt,name=keys_pulled,json=keysPulled,proto3" json:"keys_pulled,omitempty"`
+	KeysPushed    uint64 `protobuf:"varint,8,opt,name=keys_pushed,json=keysPushed,proto3" json:"keys_pushed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardStatus) Reset() {
+	*x = ShardStatus{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardStatus) ProtoMessage() {}
+
+func (x *ShardStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardStatus.ProtoReflect.Descriptor instead.
+func (*ShardStatus) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ShardStatus) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ShardStatus) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
+}
+
+func (x *ShardStatus) GetStandbys() []string {
+	if x != nil {
+		return x.Standbys
+	}
+	return nil
+}
+
+func (x *ShardStatus) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *ShardStatus) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ShardStatus) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ShardStatus) GetKeysPulled() uint64 {
+	if x != nil {
+		return x.KeysPulled
+	}
+	return 0
+}
+
+func (x *ShardStatus) GetKeysPushed() uint64 {
+	if x != nil {
+		return x.KeysPushed
+	}
+	return 0
+}
+
+type MoveShardsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Shards []uint32               `protobuf:"varint,1,rep,packed,name=shards,proto3" json:"shards,omitempty"`
+	// Identifier or name of a node; empty means that shards on the move stay.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveShardsRequest) Reset() {
+	*x = MoveShardsRequest{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveShardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveShardsRequest) ProtoMessage() {}
+
+func (x *MoveShardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveShardsRequest.ProtoReflect.Descriptor instead.
+func (*MoveShardsRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *MoveShardsRequest) GetShards() []uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *MoveShardsRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type MoveShardsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifier of the node.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveShardsResponse) Reset() {
+	*x = MoveShardsResponse{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveShardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveShardsResponse) ProtoMessage() {}
+
+func (x *MoveShardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveShardsResponse.ProtoReflect.Descriptor instead.
+func (*MoveShardsResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MoveShardsResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifier or name.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// The node may have shards again.
+	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifier of the node.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DrainNodeResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type RebalanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tell only.
+	DryRun        bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RebalanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*Move                `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RebalanceResponse) GetMoves() []*Move {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+type Move struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Move) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Move) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Move) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Move) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many; 0 means 100.
+	Most          uint32 `protobuf:"varint,1,opt,name=most,proto3" json:"most,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListEventsRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+type ListEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Oldest first.
+	Events        []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Milliseconds since 1970.
+	At   int64  `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	What string `protobuf:"bytes,3,opt,name=what,proto3" json:"what,omitempty"`
+	Why  string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	// The coordinator that made the change, or the operator who asked for it.
+	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_freshet_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Event) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Event) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Event) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 var File_freshet_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_freshet_admin_v1_admin_proto_rawDesc = "" +
@@ -1257,19 +2033,26 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"\x06models\x18\x05 \x03(\v2\x1d.freshet.admin.v1.ModelStatusR\x06models\x120\n" +
 	"\x14shards_without_owner\x18\x06 \x01(\rR\x12shardsWithoutOwner\x12\x1f\n" +
 	"\vmap_version\x18\a \x01(\x03R\n" +
-	"mapVersion\"f\n" +
+	"mapVersion\"\xe2\x01\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06shards\x18\x03 \x01(\rR\x06shards\x12\x16\n" +
-	"\x06copies\x18\x04 \x01(\rR\x06copies\"T\n" +
+	"\x06copies\x18\x04 \x01(\rR\x06copies\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x12\n" +
+	"\x04zone\x18\x06 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bcapacity\x18\a \x01(\x01R\bcapacity\x12\x1a\n" +
+	"\bdraining\x18\b \x01(\bR\bdraining\x12\x1a\n" +
+	"\barriving\x18\t \x01(\rR\barriving\"\x8f\x01\n" +
 	"\fWorkerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x03 \x03(\rR\n" +
-	"partitions\"\xf1\x01\n" +
+	"partitions\x12\x16\n" +
+	"\x06events\x18\x04 \x01(\x04R\x06events\x12!\n" +
+	"\fbusy_seconds\x18\x05 \x01(\x01R\vbusySeconds\"\xf1\x01\n" +
 	"\vModelStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x16\n" +
@@ -1324,7 +2107,51 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"\x04hash\x18\x03 \x01(\tR\x04hash\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\"C\n" +
 	"\x12AdoptEpochResponse\x12-\n" +
-	"\x05epoch\x18\x01 \x01(\v2\x17.freshet.admin.v1.EpochR\x05epoch2\xda\x04\n" +
+	"\x05epoch\x18\x01 \x01(\v2\x17.freshet.admin.v1.EpochR\x05epoch\"\x13\n" +
+	"\x11ListShardsRequest\"c\n" +
+	"\x12ListShardsResponse\x125\n" +
+	"\x06shards\x18\x01 \x03(\v2\x1d.freshet.admin.v1.ShardStatusR\x06shards\x12\x16\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\"\xd9\x01\n" +
+	"\vShardStatus\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x1a\n" +
+	"\bstandbys\x18\x03 \x03(\tR\bstandbys\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\tR\x06target\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\x04R\x04rows\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x1f\n" +
+	"\vkeys_pulled\x18\a \x01(\x04R\n" +
+	"keysPulled\x12\x1f\n" +
+	"\vkeys_pushed\x18\b \x01(\x04R\n" +
+	"keysPushed\"?\n" +
+	"\x11MoveShardsRequest\x12\x16\n" +
+	"\x06shards\x18\x01 \x03(\rR\x06shards\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"(\n" +
+	"\x12MoveShardsResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\":\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"'\n" +
+	"\x11DrainNodeResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"+\n" +
+	"\x10RebalanceRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"A\n" +
+	"\x11RebalanceResponse\x12,\n" +
+	"\x05moves\x18\x01 \x03(\v2\x16.freshet.admin.v1.MoveR\x05moves\"R\n" +
+	"\x04Move\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"'\n" +
+	"\x11ListEventsRequest\x12\x12\n" +
+	"\x04most\x18\x01 \x01(\rR\x04most\"E\n" +
+	"\x12ListEventsResponse\x12/\n" +
+	"\x06events\x18\x01 \x03(\v2\x17.freshet.admin.v1.EventR\x06events\"a\n" +
+	"\x05Event\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04what\x18\x03 \x01(\tR\x04what\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by2\x91\b\n" +
 	"\x05Admin\x12W\n" +
 	"\n" +
 	"ApplyModel\x12#.freshet.admin.v1.ApplyModelRequest\x1a$.freshet.admin.v1.ApplyModelResponse\x12F\n" +
@@ -1335,7 +2162,15 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"ListEpochs\x12#.freshet.admin.v1.ListEpochsRequest\x1a$.freshet.admin.v1.ListEpochsResponse\x12]\n" +
 	"\fRestoreEpoch\x12%.freshet.admin.v1.RestoreEpochRequest\x1a&.freshet.admin.v1.RestoreEpochResponse\x12W\n" +
 	"\n" +
-	"AdoptEpoch\x12#.freshet.admin.v1.AdoptEpochRequest\x1a$.freshet.admin.v1.AdoptEpochResponseB>Z<github.com/freshet-ml/freshet/proto/freshet/admin/v1;adminv1b\x06proto3"
+	"AdoptEpoch\x12#.freshet.admin.v1.AdoptEpochRequest\x1a$.freshet.admin.v1.AdoptEpochResponse\x12W\n" +
+	"\n" +
+	"ListShards\x12#.freshet.admin.v1.ListShardsRequest\x1a$.freshet.admin.v1.ListShardsResponse\x12W\n" +
+	"\n" +
+	"MoveShards\x12#.freshet.admin.v1.MoveShardsRequest\x1a$.freshet.admin.v1.MoveShardsResponse\x12T\n" +
+	"\tDrainNode\x12\".freshet.admin.v1.DrainNodeRequest\x1a#.freshet.admin.v1.DrainNodeResponse\x12T\n" +
+	"\tRebalance\x12\".freshet.admin.v1.RebalanceRequest\x1a#.freshet.admin.v1.RebalanceResponse\x12W\n" +
+	"\n" +
+	"ListEvents\x12#.freshet.admin.v1.ListEventsRequest\x1a$.freshet.admin.v1.ListEventsResponseB>Z<github.com/freshet-ml/freshet/proto/freshet/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_freshet_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1349,7 +2184,7 @@ func file_freshet_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_freshet_admin_v1_admin_proto_rawDescData
 }
 
-var file_freshet_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_freshet_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_freshet_admin_v1_admin_proto_goTypes = []any{
 	(*ApplyModelRequest)(nil),    // 0: freshet.admin.v1.ApplyModelRequest
 	(*ApplyModelResponse)(nil),   // 1: freshet.admin.v1.ApplyModelResponse
@@ -1370,6 +2205,19 @@ var file_freshet_admin_v1_admin_proto_goTypes = []any{
 	(*RestoreEpochResponse)(nil), // 16: freshet.admin.v1.RestoreEpochResponse
 	(*AdoptEpochRequest)(nil),    // 17: freshet.admin.v1.AdoptEpochRequest
 	(*AdoptEpochResponse)(nil),   // 18: freshet.admin.v1.AdoptEpochResponse
+	(*ListShardsRequest)(nil),    // 19: freshet.admin.v1.ListShardsRequest
+	(*ListShardsResponse)(nil),   // 20: freshet.admin.v1.ListShardsResponse
+	(*ShardStatus)(nil),          // 21: freshet.admin.v1.ShardStatus
+	(*MoveShardsRequest)(nil),    // 22: freshet.admin.v1.MoveShardsRequest
+	(*MoveShardsResponse)(nil),   // 23: freshet.admin.v1.MoveShardsResponse
+	(*DrainNodeRequest)(nil),     // 24: freshet.admin.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),    // 25: freshet.admin.v1.DrainNodeResponse
+	(*RebalanceRequest)(nil),     // 26: freshet.admin.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),    // 27: freshet.admin.v1.RebalanceResponse
+	(*Move)(nil),                 // 28: freshet.admin.v1.Move
+	(*ListEventsRequest)(nil),    // 29: freshet.admin.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),   // 30: freshet.admin.v1.ListEventsResponse
+	(*Event)(nil),                // 31: freshet.admin.v1.Event
 }
 var file_freshet_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: freshet.admin.v1.ApplyModelRequest.model:type_name -> freshet.admin.v1.Model
@@ -1380,25 +2228,38 @@ var file_freshet_admin_v1_admin_proto_depIdxs = []int32{
 	14, // 5: freshet.admin.v1.TakeEpochResponse.epoch:type_name -> freshet.admin.v1.Epoch
 	14, // 6: freshet.admin.v1.ListEpochsResponse.epochs:type_name -> freshet.admin.v1.Epoch
 	14, // 7: freshet.admin.v1.AdoptEpochResponse.epoch:type_name -> freshet.admin.v1.Epoch
-	0,  // 8: freshet.admin.v1.Admin.ApplyModel:input_type -> freshet.admin.v1.ApplyModelRequest
-	2,  // 9: freshet.admin.v1.Admin.GetModel:input_type -> freshet.admin.v1.GetModelRequest
-	4,  // 10: freshet.admin.v1.Admin.GetStatus:input_type -> freshet.admin.v1.GetStatusRequest
-	10, // 11: freshet.admin.v1.Admin.TakeEpoch:input_type -> freshet.admin.v1.TakeEpochRequest
-	12, // 12: freshet.admin.v1.Admin.ListEpochs:input_type -> freshet.admin.v1.ListEpochsRequest
-	15, // 13: freshet.admin.v1.Admin.RestoreEpoch:input_type -> freshet.admin.v1.RestoreEpochRequest
-	17, // 14: freshet.admin.v1.Admin.AdoptEpoch:input_type -> freshet.admin.v1.AdoptEpochRequest
-	1,  // 15: freshet.admin.v1.Admin.ApplyModel:output_type -> freshet.admin.v1.ApplyModelResponse
-	3,  // 16: freshet.admin.v1.Admin.GetModel:output_type -> freshet.admin.v1.Model
-	5,  // 17: freshet.admin.v1.Admin.GetStatus:output_type -> freshet.admin.v1.Status
-	11, // 18: freshet.admin.v1.Admin.TakeEpoch:output_type -> freshet.admin.v1.TakeEpochResponse
-	13, // 19: freshet.admin.v1.Admin.ListEpochs:output_type -> freshet.admin.v1.ListEpochsResponse
-	16, // 20: freshet.admin.v1.Admin.RestoreEpoch:output_type -> freshet.admin.v1.RestoreEpochResponse
-	18, // 21: freshet.admin.v1.Admin.AdoptEpoch:output_type -> freshet.admin.v1.AdoptEpochResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	21, // 8: freshet.admin.v1.ListShardsResponse.shards:type_name -> freshet.admin.v1.ShardStatus
+	28, // 9: freshet.admin.v1.RebalanceResponse.moves:type_name -> freshet.admin.v1.Move
+	31, // 10: freshet.admin.v1.ListEventsResponse.events:type_name -> freshet.admin.v1.Event
+	0,  // 11: freshet.admin.v1.Admin.ApplyModel:input_type -> freshet.admin.v1.ApplyModelRequest
+	2,  // 12: freshet.admin.v1.Admin.GetModel:input_type -> freshet.admin.v1.GetModelRequest
+	4,  // 13: freshet.admin.v1.Admin.GetStatus:input_type -> freshet.admin.v1.GetStatusRequest
+	10, // 14: freshet.admin.v1.Admin.TakeEpoch:input_type -> freshet.admin.v1.TakeEpochRequest
+	12, // 15: freshet.admin.v1.Admin.ListEpochs:input_type -> freshet.admin.v1.ListEpochsRequest
+	15, // 16: freshet.admin.v1.Admin.RestoreEpoch:input_type -> freshet.admin.v1.RestoreEpochRequest
+	17, // 17: freshet.admin.v1.Admin.AdoptEpoch:input_type -> freshet.admin.v1.AdoptEpochRequest
+	19, // 18: freshet.admin.v1.Admin.ListShards:input_type -> freshet.admin.v1.ListShardsRequest
+	22, // 19: freshet.admin.v1.Admin.MoveShards:input_type -> freshet.admin.v1.MoveShardsRequest
+	24, // 20: freshet.admin.v1.Admin.DrainNode:input_type -> freshet.admin.v1.DrainNodeRequest
+	26, // 21: freshet.admin.v1.Admin.Rebalance:input_type -> freshet.admin.v1.RebalanceRequest
+	29, // 22: freshet.admin.v1.Admin.ListEvents:input_type -> freshet.admin.v1.ListEventsRequest
+	1,  // 23: freshet.admin.v1.Admin.ApplyModel:output_type -> freshet.admin.v1.ApplyModelResponse
+	3,  // 24: freshet.admin.v1.Admin.GetModel:output_type -> freshet.admin.v1.Model
+	5,  // 25: freshet.admin.v1.Admin.GetStatus:output_type -> freshet.admin.v1.Status
+	11, // 26: freshet.admin.v1.Admin.TakeEpoch:output_type -> freshet.admin.v1.TakeEpochResponse
+	13, // 27: freshet.admin.v1.Admin.ListEpochs:output_type -> freshet.admin.v1.ListEpochsResponse
+	16, // 28: freshet.admin.v1.Admin.RestoreEpoch:output_type -> freshet.admin.v1.RestoreEpochResponse
+	18, // 29: freshet.admin.v1.Admin.AdoptEpoch:output_type -> freshet.admin.v1.AdoptEpochResponse
+	20, // 30: freshet.admin.v1.Admin.ListShards:output_type -> freshet.admin.v1.ListShardsResponse
+	23, // 31: freshet.admin.v1.Admin.MoveShards:output_type -> freshet.admin.v1.MoveShardsResponse
+	25, // 32: freshet.admin.v1.Admin.DrainNode:output_type -> freshet.admin.v1.DrainNodeResponse
+	27, // 33: freshet.admin.v1.Admin.Rebalance:output_type -> freshet.admin.v1.RebalanceResponse
+	30, // 34: freshet.admin.v1.Admin.ListEvents:output_type -> freshet.admin.v1.ListEventsResponse
+	23, // [23:35] is the sub-list for method output_type
+	11, // [11:23] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_freshet_admin_v1_admin_proto_init() }
@@ -1412,7 +2273,7 @@ func file_freshet_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_admin_v1_admin_proto_rawDesc), len(file_freshet_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,11 @@ const (
 	Admin_ListEpochs_FullMethodName   = "/freshet.admin.v1.Admin/ListEpochs"
 	Admin_RestoreEpoch_FullMethodName = "/freshet.admin.v1.Admin/RestoreEpoch"
 	Admin_AdoptEpoch_FullMethodName   = "/freshet.admin.v1.Admin/AdoptEpoch"
+	Admin_ListShards_FullMethodName   = "/freshet.admin.v1.Admin/ListShards"
+	Admin_MoveShards_FullMethodName   = "/freshet.admin.v1.Admin/MoveShards"
+	Admin_DrainNode_FullMethodName    = "/freshet.admin.v1.Admin/DrainNode"
+	Admin_Rebalance_FullMethodName    = "/freshet.admin.v1.Admin/Rebalance"
+	Admin_ListEvents_FullMethodName   = "/freshet.admin.v1.Admin/ListEvents"
 )
 
 // AdminClient is the client API for Admin service.
@@ -52,6 +57,18 @@ type AdminClient interface {
 	// AdoptEpoch makes a manifest that was made of a retained epoch, as an import makes
 	// one, the newest epoch of a new lineage. It may differ from that epoch in rows alone.
 	AdoptEpoch(ctx context.Context, in *AdoptEpochRequest, opts ...grpc.CallOption) (*AdoptEpochResponse, error)
+	// ListShards returns who owns each shard, where it moves, and what it holds.
+	ListShards(ctx context.Context, in *ListShardsRequest, opts ...grpc.CallOption) (*ListShardsResponse, error)
+	// MoveShards makes shards move to a node. It answers when that is agreed on.
+	MoveShards(ctx context.Context, in *MoveShardsRequest, opts ...grpc.CallOption) (*MoveShardsResponse, error)
+	// DrainNode makes a node give up all it has, or takes that back. It answers when that
+	// is agreed on.
+	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*DrainNodeResponse, error)
+	// Rebalance returns the moves of shards that would load the nodes evenly, and makes
+	// them begin.
+	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
+	// ListEvents returns the newest of what has changed in the cluster.
+	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 }
 
 type adminClient struct {
@@ -132,6 +149,56 @@ func (c *adminClient) AdoptEpoch(ctx context.Context, in *AdoptEpochRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) ListShards(ctx context.Context, in *ListShardsRequest, opts ...grpc.CallOption) (*ListShardsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListShardsResponse)
+	err := c.cc.Invoke(ctx, Admin_ListShards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) MoveShards(ctx context.Context, in *MoveShardsRequest, opts ...grpc.CallOption) (*MoveShardsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveShardsResponse)
+	err := c.cc.Invoke(ctx, Admin_MoveShards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*DrainNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainNodeResponse)
+	err := c.cc.Invoke(ctx, Admin_DrainNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebalanceResponse)
+	err := c.cc.Invoke(ctx, Admin_Rebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEventsResponse)
+	err := c.cc.Invoke(ctx, Admin_ListEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -154,6 +221,18 @@ type AdminServer interface {
 	// AdoptEpoch makes a manifest that was made of a retained epoch, as an import makes
 	// one, the newest epoch of a new lineage. It may differ from that epoch in rows alone.
 	AdoptEpoch(context.Context, *AdoptEpochRequest) (*AdoptEpochResponse, error)
+	// ListShards returns who owns each shard, where it moves, and what it holds.
+	ListShards(context.Context, *ListShardsRequest) (*ListShardsResponse, error)
+	// MoveShards makes shards move to a node. It answers when that is agreed on.
+	MoveShards(context.Context, *MoveShardsRequest) (*MoveShardsResponse, error)
+	// DrainNode makes a node give up all it has, or takes that back. It answers when that
+	// is agreed on.
+	DrainNode(context.Context, *DrainNodeRequest) (*DrainNodeResponse, error)
+	// Rebalance returns the moves of shards that would load the nodes evenly, and makes
+	// them begin.
+	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
+	// ListEvents returns the newest of what has changed in the cluster.
+	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -184,6 +263,21 @@ func (UnimplementedAdminServer) RestoreEpoch(context.Context, *RestoreEpochReque
 }
 func (UnimplementedAdminServer) AdoptEpoch(context.Context, *AdoptEpochRequest) (*AdoptEpochResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AdoptEpoch not implemented")
+}
+func (UnimplementedAdminServer) ListShards(context.Context, *ListShardsRequest) (*ListShardsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListShards not implemented")
+}
+func (UnimplementedAdminServer) MoveShards(context.Context, *MoveShardsRequest) (*MoveShardsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveShards not implemented")
+}
+func (UnimplementedAdminServer) DrainNode(context.Context, *DrainNodeRequest) (*DrainNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainNode not implemented")
+}
+func (UnimplementedAdminServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
+}
+func (UnimplementedAdminServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -332,6 +426,96 @@ func _Admin_AdoptEpoch_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_ListShards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListShardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ListShards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ListShards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ListShards(ctx, req.(*ListShardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_MoveShards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveShardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).MoveShards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_MoveShards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).MoveShards(ctx, req.(*MoveShardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_DrainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).DrainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_DrainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).DrainNode(ctx, req.(*DrainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Rebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Rebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Rebalance(ctx, req.(*RebalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_ListEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ListEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ListEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ListEvents(ctx, req.(*ListEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -366,6 +550,26 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AdoptEpoch",
 			Handler:    _Admin_AdoptEpoch_Handler,
+		},
+		{
+			MethodName: "ListShards",
+			Handler:    _Admin_ListShards_Handler,
+		},
+		{
+			MethodName: "MoveShards",
+			Handler:    _Admin_MoveShards_Handler,
+		},
+		{
+			MethodName: "DrainNode",
+			Handler:    _Admin_DrainNode_Handler,
+		},
+		{
+			MethodName: "Rebalance",
+			Handler:    _Admin_Rebalance_Handler,
+		},
+		{
+			MethodName: "ListEvents",
+			Handler:    _Admin_ListEvents_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
