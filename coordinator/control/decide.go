@@ -157,6 +157,10 @@ func (p *plan) placeShards(v coordinator.View, k known, l limits) {
 			cluster.Arrived = append(cluster.Arrived, ps.ShardID(id))
 		}
 	}
+	draining := make(map[ps.NodeID]bool)
+	for _, n := range live {
+		draining[n.ID] = n.Draining
+	}
 	next, _ := placement.Shards(arrived, cluster)
 	for id, before := range v.Shards {
 		after := next[id]
@@ -164,13 +168,13 @@ func (p *plan) placeShards(v coordinator.View, k known, l limits) {
 			continue
 		}
 		p.shards = next
-		p.explain(ps.ShardID(id), before, arrived[id], after, replaced)
+		p.explain(ps.ShardID(id), before, arrived[id], after, replaced, draining)
 	}
 }
 
 // explain says what changes at a shard and why: from before, by its arrival at its target,
 // to after.
-func (p *plan) explain(id ps.ShardID, before, arrived, after route.Shard, replaced map[ps.NodeID]ps.NodeID) {
+func (p *plan) explain(id ps.ShardID, before, arrived, after route.Shard, replaced map[ps.NodeID]ps.NodeID, draining map[ps.NodeID]bool) {
 	switch {
 	case arrived.Owner != before.Owner:
 		p.change(id, "the copy there is whole", "moved from %s to %s", before.Owner, after.Owner)
@@ -182,10 +186,12 @@ func (p *plan) explain(id ps.ShardID, before, arrived, after route.Shard, replac
 			why = fmt.Sprintf("node %s was replaced by %s at its address", before.Owner, by)
 		}
 		p.change(id, why, "from %s to %s", before.Owner, after.Owner)
+	case after.Target != before.Target && draining[after.Owner]:
+		p.change(id, "node "+string(after.Owner)+" is being drained", "to move from %s to %s", after.Owner, after.Target)
 	case after.Target == "" && before.Target != "":
 		p.change(id, "node "+string(before.Target)+" is gone or takes no more", "to stay at %s", after.Owner)
 	case after.Target != before.Target:
-		p.change(id, "the nodes are not evenly loaded, or one is drained", "to move from %s to %s", after.Owner, after.Target)
+		p.change(id, "the nodes are not evenly loaded", "to move from %s to %s", after.Owner, after.Target)
 	default:
 		p.change(id, "a standby is gone, missing or not needed", "with other standbys")
 	}

@@ -193,10 +193,12 @@ type counter struct {
 	fence ps.Fence
 }
 
-// take takes in what all nodes hold now.
+// take takes in what all nodes hold now. Of a shard that was opened since the last look, or
+// whose node did not answer, nothing is learned: it is taken to be used as before, or as
+// others are.
 func (l *loads) take(holdings map[ps.NodeID][]ps.Holding, shards int, now time.Time) {
 	counted := make(map[counter]uint64)
-	grown := make(map[ps.ShardID]float64)
+	grown, seen := make([]float64, shards), make([]bool, shards)
 	for node, held := range holdings {
 		for _, h := range held {
 			if h.Copy || int(h.Shard) >= shards {
@@ -204,28 +206,30 @@ func (l *loads) take(holdings map[ps.NodeID][]ps.Holding, shards int, now time.T
 			}
 			c := counter{node, h.Model, h.Shard, h.Fence}
 			counted[c] = h.KeysPulled + h.KeysPushed
-			if before := l.counted[c]; counted[c] > before { // a life that is new counts from 0
-				grown[h.Shard] += float64(counted[c] - before)
+			if before, known := l.counted[c]; known {
+				grown[h.Shard] += float64(counted[c] - min(before, counted[c]))
+				seen[h.Shard] = true
 			}
 		}
 	}
-	seconds := now.Sub(l.at).Seconds()
-	if l.counted != nil && seconds > 0 {
+	if seconds := now.Sub(l.at).Seconds(); l.counted != nil && seconds > 0 {
+		sum, n := 0.0, 0.0
+		for s := range grown {
+			if seen[s] {
+				sum, n = sum+grown[s]/seconds, n+1
+			}
+		}
 		next := make([]float64, shards)
 		for s := range next {
-			rate := grown[ps.ShardID(s)] / seconds
+			next[s] = sum / max(n, 1)
 			if s < len(l.perShard) {
-				rate = loadKept*l.perShard[s] + (1-loadKept)*rate
+				next[s] = l.perShard[s]
 			}
-			next[s] = rate
+			if seen[s] {
+				next[s] = loadKept*next[s] + (1-loadKept)*grown[s]/seconds
+			}
 		}
 		l.perShard = next
-	}
-	// A node that has not answered is not taken to have counted from 0.
-	for c, n := range l.counted {
-		if _, answered := holdings[c.node]; !answered {
-			counted[c] = n
-		}
 	}
 	l.at, l.counted = now, counted
 }

@@ -20,8 +20,11 @@ import (
 // changes meanwhile.
 const changeTries = 20
 
-// loadSample is for how long the use of shards is counted for an operator.
-const loadSample = time.Second
+// loadSample is for how long the use of shards is counted for an operator, this many times.
+const (
+	loadSample  = 100 * time.Millisecond
+	loadSamples = 20
+)
 
 // Move makes shards move to a node, or stay where they are if it is "". It returns when
 // that is agreed on, not when they have arrived. The error wraps ps.ErrInvalid for a shard
@@ -97,13 +100,16 @@ func (c *Controller) sampleLoads(ctx context.Context, v coordinator.View) ([]flo
 		return nil, nil
 	}
 	o := newObserver(c.cfg.Nodes, c.cfg.Store, c.cfg.Logger)
-	o.loads.take(o.ask(ctx, v.Nodes), len(v.Shards), time.Now())
-	select {
-	case <-time.After(loadSample):
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	for i := range loadSamples + 1 {
+		if i > 0 {
+			select {
+			case <-time.After(loadSample):
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}
+		o.loads.take(o.ask(ctx, v.Nodes), len(v.Shards), time.Now())
 	}
-	o.loads.take(o.ask(ctx, v.Nodes), len(v.Shards), time.Now())
 	return o.loads.perShard, nil
 }
 
