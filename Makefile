@@ -14,7 +14,7 @@ ifeq ($(origin GOEXPERIMENT),undefined)
 export GOEXPERIMENT := $(shell GOEXPERIMENT=simd $(GO) env GOOS >/dev/null 2>&1 && echo simd)
 endif
 
-.PHONY: help build run test soak failovers race fuzz openapi check format bench bench-peers proto clean
+.PHONY: help build run test soak failovers race fuzz openapi python check format bench bench-peers proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -55,6 +55,10 @@ openapi: ## let schemathesis look for what a pod's HTTP does not bear; needs Pyt
 	@mkdir -p bin
 	$(GO) build -o bin/openapi-pod ./test/openapi/pod
 	python3 test/openapi/run.py --pod bin/openapi-pod $(OPENAPI)
+
+PYTEST ?=
+python: build ## check the Python package, against a real cluster too; PYTEST=-s shows figures
+	proto/python/check.sh bin/freshet $(PYTEST)
 
 check: bin/golangci-lint bin/buf ## linters, formatting, generated code up to date
 	bin/golangci-lint run ./...

@@ -137,8 +137,10 @@ class _Client:
 
     def _begin(self, address: str, method: str, request: bytes, seconds: float, metadata: _Metadata = ()) -> Any:
         """Begins a call of one request and one reply, both bytes."""
+        if seconds < 1e-3:  # which gRPC does not count in: it might be answered nevertheless
+            raise DeadlineExceeded(f"{address}: less than a millisecond is left for the call")
         call: Any = self._channel(address).unary_unary(method)
-        return call(request, timeout=max(0.0, seconds), metadata=metadata)
+        return call(request, timeout=seconds, metadata=metadata)
 
     async def _reply(self, address: str, call: Any) -> bytes:
         """Returns the reply to a call, or raises why there is none.

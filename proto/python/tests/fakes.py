@@ -166,7 +166,7 @@ class Fake:
         context.add_callback(self._wake)
         while context.is_active() and not self._stopped:
             with self._news:
-                self._news.wait_for(lambda: self._version > after or self._stopped or not context.is_active())
+                self._news.wait_for(lambda after=after: self._version > after or self._stopped or not context.is_active())
                 m = self._map
             if m.version > after:
                 after = m.version

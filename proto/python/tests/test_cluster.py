@@ -43,8 +43,8 @@ def always(error: Exception) -> Callable[[Any, Any], None]:
 def hang(request: Any, context: grpc.ServicerContext) -> None:
     """Answers nothing until the caller is gone."""
     gone = threading.Event()
-    context.add_callback(gone.set)
-    gone.wait()
+    if context.add_callback(gone.set):  # else the caller is gone already
+        gone.wait()
 
 
 def test_rows_of_all_nodes_come_in_the_order_of_the_keys(fake: Fake) -> None:
