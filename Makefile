@@ -51,10 +51,10 @@ fuzz: ## fuzz every decoder for FUZZTIME each
 	done
 
 OPENAPI ?=
-openapi: ## let schemathesis look for what a pod's HTTP does not bear; needs Python, OPENAPI=-h
-	@mkdir -p bin
+openapi: build ## let schemathesis look for what a pod's HTTP does not bear; needs Python, OPENAPI=-h
 	$(GO) build -o bin/openapi-pod ./test/openapi/pod
 	python3 test/openapi/run.py --pod bin/openapi-pod $(OPENAPI)
+	python3 test/openapi/run.py --serve bin/freshet $(OPENAPI)
 
 PYTEST ?=
 python: build ## check the Python package, against a real cluster too; PYTEST=-s shows figures

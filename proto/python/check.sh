@@ -16,6 +16,21 @@ if [ ! -e "$tools/made" ] || [ proto/python/pyproject.toml -nt "$tools/made" ]; 
   "$tools/bin/pip" install --quiet -e 'proto/python[test]'
   touch "$tools/made"
 fi
+# protoc of protobuf 4, which does not go with what the package needs: see generate.sh.
+if [ ! -e "$tools/protoc/made" ]; then
+  python3 -m venv --clear "$tools/protoc"
+  "$tools/protoc/bin/pip" install --quiet grpcio-tools==1.62.3 'setuptools<70'
+  touch "$tools/protoc/made"
+fi
+rm -rf "$tools/generated"
+PYTHON="$PWD/$tools/protoc/bin/python" proto/python/generate.sh "$tools/generated"
+for file in "$tools"/generated/*; do
+  diff -q "$file" "proto/python/freshet/_proto/$(basename "$file")" || {
+    echo "generated code is not up to date: run proto/python/generate.sh" >&2
+    exit 1
+  }
+done
+
 cd proto/python
 ../../$tools/bin/ruff check .
 ../../$tools/bin/mypy

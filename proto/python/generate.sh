@@ -7,8 +7,8 @@
 # protobuf 4, the code runs under protobuf 5 and all that came later. What newer ones
 # write runs under two major versions only.
 set -euo pipefail
+out="$(realpath -m "${1:-$(dirname "$0")/freshet/_proto}")"
 cd "$(dirname "$0")"
-out="$(realpath -m "${1:-freshet/_proto}")"
 made="$(mktemp -d)"
 trap 'rm -rf "$made"' EXIT
 

@@ -1,17 +1,21 @@
 """Makes requests that fit openapi.json fit the pod's model too.
 
-The document cannot say which columns a model reads, that columns have the same length, or how
-wide its vectors are. Requests that only break that would all be refused, and nothing behind the
+The document cannot say which columns a model reads, that columns have the same length, how wide
+its vectors are, or how much a pod returns. Requests that only break that would all be refused, and nothing behind the
 refusal would be seen. Those that are meant to be wrong stay as they are.
 """
 
 import itertools
+import os
 
 import schemathesis
 
-COLUMNS = ["uid", "item", "hour", "price"]  # predicttest.Columns
-WIDTH = 4  # predicttest.Width
+MODEL = os.environ["OPENAPI_MODEL"]
+COLUMNS = os.environ["OPENAPI_COLUMNS"].split(",")
+USERS = os.environ["OPENAPI_CONTEXT"].split(",")  # columns that items do not have
+WIDTH = int(os.environ["OPENAPI_WIDTH"])  # of the vectors that Retrieve takes
 VECTOR_MAX = 2.0**50
+TOP_MAX = 10_000  # of a pod's limits
 
 
 def row(given, names=COLUMNS):
@@ -36,8 +40,9 @@ def events(given, names=COLUMNS):
 def known(body):
     """A body that the model can answer."""
     body = dict(body)
-    if "model" in body:
-        body["model"] = ["", "clicks"][len(body["model"]) % 2]
+    if "context" in body and "candidates" not in body:  # the items bring the rest
+        body["context"] = row(body["context"], USERS)
+        return asked(body)
     if "columns" in body:
         body["columns"] = columns(body["columns"])
     if "events" in body:
@@ -55,6 +60,14 @@ def known(body):
         body["filters"] = [
             {**one, "column": names[len(one["column"]) % len(names)]} for one in body.get("filters", [])
         ]
+    return asked(body)
+
+
+def asked(body):
+    if "model" in body:
+        body["model"] = ["", MODEL][len(body["model"]) % 2]
+    if "top" in body:
+        body["top"] = min(body["top"], TOP_MAX)
     if "vector" in body:
         vector = [max(-VECTOR_MAX, min(VECTOR_MAX, x)) for x in body["vector"]]
         body["vector"] = list(itertools.islice(itertools.cycle(vector), WIDTH))
@@ -63,7 +76,8 @@ def known(body):
 
 @schemathesis.hook
 def map_case(context, case):
-    if case.meta is None or not case.meta.generation.mode.is_positive or not isinstance(case.body, dict):
+    meant_wrong = case.meta is not None and not case.meta.generation.mode.is_positive  # the document's examples have none
+    if meant_wrong or not isinstance(case.body, dict):
         return case
     case.body = known(case.body)
     # Nobody can say whether a millisecond is enough.

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66reshet/admin/v1/admin.proto\x12\x10\x66reshet.admin.v1\";\n\x11\x41pplyModelRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.freshet.admin.v1.Model\"6\n\x12\x41pplyModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"h\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\x12\x0e\n\x06layout\x18\x04 \x01(\x0c\x12\x0e\n\x06stream\x18\x05 \x01(\t\x12\x12\n\npartitions\x18\x06 \x01(\r\"\x12\n\x10GetStatusRequest\"\xe9\x01\n\x06Status\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\x12+\n\x05nodes\x18\x03 \x03(\x0b\x32\x1c.freshet.admin.v1.NodeStatus\x12/\n\x07workers\x18\x04 \x03(\x0b\x32\x1e.freshet.admin.v1.WorkerStatus\x12-\n\x06models\x18\x05 \x03(\x0b\x32\x1d.freshet.admin.v1.ModelStatus\x12\x1c\n\x14shards_without_owner\x18\x06 \x01(\r\x12\x13\n\x0bmap_version\x18\x07 \x01(\x03\"I\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06shards\x18\x03 \x01(\r\x12\x0e\n\x06\x63opies\x18\x04 \x01(\r\"=\n\x0cWorkerStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x03(\r\"\xad\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x35\n\npartitions\x18\x05 \x03(\x0b\x32!.freshet.admin.v1.PartitionStatus\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x16\n\x0eprogress_error\x18\x07 \x01(\t\"\x8a\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x03 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x04\x12\x11\n\tend_known\x18\x05 \x01(\x08\x12\x0f\n\x07skipped\x18\x06 \x01(\x04\x12\x12\n\nevent_time\x18\x07 \x01(\x03\"!\n\x10TakeEpochRequest\x12\r\n\x05model\x18\x01 \x01(\t\"n\n\x11TakeEpochResponse\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.freshet.admin.v1.Epoch\x12\r\n\x05taken\x18\x02 \x01(\x08\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x13\n\x0bshards_kept\x18\x04 \x01(\r\"\"\n\x11ListEpochsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\\\n\x12ListEpochsResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\'\n\x06\x65pochs\x18\x03 \x03(\x0b\x32\x17.freshet.admin.v1.Epoch\"x\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07lineage\x18\x02 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\x10\n\x08manifest\x18\x05 \x01(\t\x12\x0c\n\x04hash\x18\x06 \x01(\t\x12\r\n\x05\x62ytes\x18\x07 \x01(\x03\"3\n\x13RestoreEpochRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\'\n\x14RestoreEpochResponse\x12\x0f\n\x07lineage\x18\x01 \x01(\x04\"Q\n\x11\x41\x64optEpochRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\"<\n\x12\x41\x64optEpochResponse\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.freshet.admin.v1.Epoch2\xda\x04\n\x05\x41\x64min\x12W\n\nApplyModel\x12#.freshet.admin.v1.ApplyModelRequest\x1a$.freshet.admin.v1.ApplyModelResponse\x12\x46\n\x08GetModel\x12!.freshet.admin.v1.GetModelRequest\x1a\x17.freshet.admin.v1.Model\x12I\n\tGetStatus\x12\".freshet.admin.v1.GetStatusRequest\x1a\x18.freshet.admin.v1.Status\x12T\n\tTakeEpoch\x12\".freshet.admin.v1.TakeEpochRequest\x1a#.freshet.admin.v1.TakeEpochResponse\x12W\n\nListEpochs\x12#.freshet.admin.v1.ListEpochsRequest\x1a$.freshet.admin.v1.ListEpochsResponse\x12]\n\x0cRestoreEpoch\x12%.freshet.admin.v1.RestoreEpochRequest\x1a&.freshet.admin.v1.RestoreEpochResponse\x12W\n\nAdoptEpoch\x12#.freshet.admin.v1.AdoptEpochRequest\x1a$.freshet.admin.v1.AdoptEpochResponseB>Z<github.com/freshet-ml/freshet/proto/freshet/admin/v1;adminv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66reshet/admin/v1/admin.proto\x12\x10\x66reshet.admin.v1\";\n\x11\x41pplyModelRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.freshet.admin.v1.Model\"6\n\x12\x41pplyModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"h\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\x12\x0e\n\x06layout\x18\x04 \x01(\x0c\x12\x0e\n\x06stream\x18\x05 \x01(\t\x12\x12\n\npartitions\x18\x06 \x01(\r\"\x12\n\x10GetStatusRequest\"\xe9\x01\n\x06Status\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\x12+\n\x05nodes\x18\x03 \x03(\x0b\x32\x1c.freshet.admin.v1.NodeStatus\x12/\n\x07workers\x18\x04 \x03(\x0b\x32\x1e.freshet.admin.v1.WorkerStatus\x12-\n\x06models\x18\x05 \x03(\x0b\x32\x1d.freshet.admin.v1.ModelStatus\x12\x1c\n\x14shards_without_owner\x18\x06 \x01(\r\x12\x13\n\x0bmap_version\x18\x07 \x01(\x03\"\x9b\x01\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06shards\x18\x03 \x01(\r\x12\x0e\n\x06\x63opies\x18\x04 \x01(\r\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x07 \x01(\x01\x12\x10\n\x08\x64raining\x18\x08 \x01(\x08\x12\x10\n\x08\x61rriving\x18\t \x01(\r\"c\n\x0cWorkerStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x03(\r\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x05 \x01(\x01\"\xad\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x35\n\npartitions\x18\x05 \x03(\x0b\x32!.freshet.admin.v1.PartitionStatus\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x16\n\x0eprogress_error\x18\x07 \x01(\t\"\x8a\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x03 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x04\x12\x11\n\tend_known\x18\x05 \x01(\x08\x12\x0f\n\x07skipped\x18\x06 \x01(\x04\x12\x12\n\nevent_time\x18\x07 \x01(\x03\"!\n\x10TakeEpochRequest\x12\r\n\x05model\x18\x01 \x01(\t\"n\n\x11TakeEpochResponse\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.freshet.admin.v1.Epoch\x12\r\n\x05taken\x18\x02 \x01(\x08\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x13\n\x0bshards_kept\x18\x04 \x01(\r\"\"\n\x11ListEpochsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\\\n\x12ListEpochsResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\'\n\x06\x65pochs\x18\x03 \x03(\x0b\x32\x17.freshet.admin.v1.Epoch\"x\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07lineage\x18\x02 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\x10\n\x08manifest\x18\x05 \x01(\t\x12\x0c\n\x04hash\x18\x06 \x01(\t\x12\r\n\x05\x62ytes\x18\x07 \x01(\x03\"3\n\x13RestoreEpochRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\'\n\x14RestoreEpochResponse\x12\x0f\n\x07lineage\x18\x01 \x01(\x04\"Q\n\x11\x41\x64optEpochRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\"<\n\x12\x41\x64optEpochResponse\x12&\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x17.freshet.admin.v1.Epoch\"\x13\n\x11ListShardsRequest\"S\n\x12ListShardsResponse\x12-\n\x06shards\x18\x01 \x03(\x0b\x32\x1d.freshet.admin.v1.ShardStatus\x12\x0e\n\x06silent\x18\x02 \x03(\t\"\x94\x01\n\x0bShardStatus\x12\r\n\x05owner\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x10\n\x08standbys\x18\x03 \x03(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x01(\x04\x12\r\n\x05\x62ytes\x18\x06 \x01(\x04\x12\x13\n\x0bkeys_pulled\x18\x07 \x01(\x04\x12\x13\n\x0bkeys_pushed\x18\x08 \x01(\x04\"1\n\x11MoveShardsRequest\x12\x0e\n\x06shards\x18\x01 \x03(\r\x12\x0c\n\x04node\x18\x02 \x01(\t\"\"\n\x12MoveShardsResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\".\n\x10\x44rainNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"!\n\x11\x44rainNodeResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\"#\n\x10RebalanceRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\":\n\x11RebalanceResponse\x12%\n\x05moves\x18\x01 \x03(\x0b\x32\x16.freshet.admin.v1.Move\"<\n\x04Move\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\"!\n\x11ListEventsRequest\x12\x0c\n\x04most\x18\x01 \x01(\r\"=\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.freshet.admin.v1.Event\"H\n\x05\x45vent\x12\n\n\x02\x61t\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t2\x91\x08\n\x05\x41\x64min\x12W\n\nApplyModel\x12#.freshet.admin.v1.ApplyModelRequest\x1a$.freshet.admin.v1.ApplyModelResponse\x12\x46\n\x08GetModel\x12!.freshet.admin.v1.GetModelRequest\x1a\x17.freshet.admin.v1.Model\x12I\n\tGetStatus\x12\".freshet.admin.v1.GetStatusRequest\x1a\x18.freshet.admin.v1.Status\x12T\n\tTakeEpoch\x12\".freshet.admin.v1.TakeEpochRequest\x1a#.freshet.admin.v1.TakeEpochResponse\x12W\n\nListEpochs\x12#.freshet.admin.v1.ListEpochsRequest\x1a$.freshet.admin.v1.ListEpochsResponse\x12]\n\x0cRestoreEpoch\x12%.freshet.admin.v1.RestoreEpochRequest\x1a&.freshet.admin.v1.RestoreEpochResponse\x12W\n\nAdoptEpoch\x12#.freshet.admin.v1.AdoptEpochRequest\x1a$.freshet.admin.v1.AdoptEpochResponse\x12W\n\nListShards\x12#.freshet.admin.v1.ListShardsRequest\x1a$.freshet.admin.v1.ListShardsResponse\x12W\n\nMoveShards\x12#.freshet.admin.v1.MoveShardsRequest\x1a$.freshet.admin.v1.MoveShardsResponse\x12T\n\tDrainNode\x12\".freshet.admin.v1.DrainNodeRequest\x1a#.freshet.admin.v1.DrainNodeResponse\x12T\n\tRebalance\x12\".freshet.admin.v1.RebalanceRequest\x1a#.freshet.admin.v1.RebalanceResponse\x12W\n\nListEvents\x12#.freshet.admin.v1.ListEventsRequest\x1a$.freshet.admin.v1.ListEventsResponseB>Z<github.com/freshet-ml/freshet/proto/freshet/admin/v1;adminv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,32 +34,58 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETSTATUSREQUEST']._serialized_end=324
   _globals['_STATUS']._serialized_start=327
   _globals['_STATUS']._serialized_end=560
-  _globals['_NODESTATUS']._serialized_start=562
-  _globals['_NODESTATUS']._serialized_end=635
-  _globals['_WORKERSTATUS']._serialized_start=637
-  _globals['_WORKERSTATUS']._serialized_end=698
-  _globals['_MODELSTATUS']._serialized_start=701
-  _globals['_MODELSTATUS']._serialized_end=874
-  _globals['_PARTITIONSTATUS']._serialized_start=877
-  _globals['_PARTITIONSTATUS']._serialized_end=1015
-  _globals['_TAKEEPOCHREQUEST']._serialized_start=1017
-  _globals['_TAKEEPOCHREQUEST']._serialized_end=1050
-  _globals['_TAKEEPOCHRESPONSE']._serialized_start=1052
-  _globals['_TAKEEPOCHRESPONSE']._serialized_end=1162
-  _globals['_LISTEPOCHSREQUEST']._serialized_start=1164
-  _globals['_LISTEPOCHSREQUEST']._serialized_end=1198
-  _globals['_LISTEPOCHSRESPONSE']._serialized_start=1200
-  _globals['_LISTEPOCHSRESPONSE']._serialized_end=1292
-  _globals['_EPOCH']._serialized_start=1294
-  _globals['_EPOCH']._serialized_end=1414
-  _globals['_RESTOREEPOCHREQUEST']._serialized_start=1416
-  _globals['_RESTOREEPOCHREQUEST']._serialized_end=1467
-  _globals['_RESTOREEPOCHRESPONSE']._serialized_start=1469
-  _globals['_RESTOREEPOCHRESPONSE']._serialized_end=1508
-  _globals['_ADOPTEPOCHREQUEST']._serialized_start=1510
-  _globals['_ADOPTEPOCHREQUEST']._serialized_end=1591
-  _globals['_ADOPTEPOCHRESPONSE']._serialized_start=1593
-  _globals['_ADOPTEPOCHRESPONSE']._serialized_end=1653
-  _globals['_ADMIN']._serialized_start=1656
-  _globals['_ADMIN']._serialized_end=2258
+  _globals['_NODESTATUS']._serialized_start=563
+  _globals['_NODESTATUS']._serialized_end=718
+  _globals['_WORKERSTATUS']._serialized_start=720
+  _globals['_WORKERSTATUS']._serialized_end=819
+  _globals['_MODELSTATUS']._serialized_start=822
+  _globals['_MODELSTATUS']._serialized_end=995
+  _globals['_PARTITIONSTATUS']._serialized_start=998
+  _globals['_PARTITIONSTATUS']._serialized_end=1136
+  _globals['_TAKEEPOCHREQUEST']._serialized_start=1138
+  _globals['_TAKEEPOCHREQUEST']._serialized_end=1171
+  _globals['_TAKEEPOCHRESPONSE']._serialized_start=1173
+  _globals['_TAKEEPOCHRESPONSE']._serialized_end=1283
+  _globals['_LISTEPOCHSREQUEST']._serialized_start=1285
+  _globals['_LISTEPOCHSREQUEST']._serialized_end=1319
+  _globals['_LISTEPOCHSRESPONSE']._serialized_start=1321
+  _globals['_LISTEPOCHSRESPONSE']._serialized_end=1413
+  _globals['_EPOCH']._serialized_start=1415
+  _globals['_EPOCH']._serialized_end=1535
+  _globals['_RESTOREEPOCHREQUEST']._serialized_start=1537
+  _globals['_RESTOREEPOCHREQUEST']._serialized_end=1588
+  _globals['_RESTOREEPOCHRESPONSE']._serialized_start=1590
+  _globals['_RESTOREEPOCHRESPONSE']._serialized_end=1629
+  _globals['_ADOPTEPOCHREQUEST']._serialized_start=1631
+  _globals['_ADOPTEPOCHREQUEST']._serialized_end=1712
+  _globals['_ADOPTEPOCHRESPONSE']._serialized_start=1714
+  _globals['_ADOPTEPOCHRESPONSE']._serialized_end=1774
+  _globals['_LISTSHARDSREQUEST']._serialized_start=1776
+  _globals['_LISTSHARDSREQUEST']._serialized_end=1795
+  _globals['_LISTSHARDSRESPONSE']._serialized_start=1797
+  _globals['_LISTSHARDSRESPONSE']._serialized_end=1880
+  _globals['_SHARDSTATUS']._serialized_start=1883
+  _globals['_SHARDSTATUS']._serialized_end=2031
+  _globals['_MOVESHARDSREQUEST']._serialized_start=2033
+  _globals['_MOVESHARDSREQUEST']._serialized_end=2082
+  _globals['_MOVESHARDSRESPONSE']._serialized_start=2084
+  _globals['_MOVESHARDSRESPONSE']._serialized_end=2118
+  _globals['_DRAINNODEREQUEST']._serialized_start=2120
+  _globals['_DRAINNODEREQUEST']._serialized_end=2166
+  _globals['_DRAINNODERESPONSE']._serialized_start=2168
+  _globals['_DRAINNODERESPONSE']._serialized_end=2201
+  _globals['_REBALANCEREQUEST']._serialized_start=2203
+  _globals['_REBALANCEREQUEST']._serialized_end=2238
+  _globals['_REBALANCERESPONSE']._serialized_start=2240
+  _globals['_REBALANCERESPONSE']._serialized_end=2298
+  _globals['_MOVE']._serialized_start=2300
+  _globals['_MOVE']._serialized_end=2360
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2362
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2395
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2397
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2458
+  _globals['_EVENT']._serialized_start=2460
+  _globals['_EVENT']._serialized_end=2532
+  _globals['_ADMIN']._serialized_start=2535
+  _globals['_ADMIN']._serialized_end=3576
 # @@protoc_insertion_point(module_scope)

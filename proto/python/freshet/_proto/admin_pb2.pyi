@@ -64,26 +64,40 @@ class Status(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., shards: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., shards_without_owner: _Optional[int] = ..., map_version: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("id", "address", "shards", "copies")
+    __slots__ = ("id", "address", "shards", "copies", "name", "zone", "capacity", "draining", "arriving")
     ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     COPIES_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    ARRIVING_FIELD_NUMBER: _ClassVar[int]
     id: str
     address: str
     shards: int
     copies: int
-    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., shards: _Optional[int] = ..., copies: _Optional[int] = ...) -> None: ...
+    name: str
+    zone: str
+    capacity: float
+    draining: bool
+    arriving: int
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., shards: _Optional[int] = ..., copies: _Optional[int] = ..., name: _Optional[str] = ..., zone: _Optional[str] = ..., capacity: _Optional[float] = ..., draining: bool = ..., arriving: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("id", "model", "partitions")
+    __slots__ = ("id", "model", "partitions", "events", "busy_seconds")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     partitions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
+    events: int
+    busy_seconds: float
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ..., events: _Optional[int] = ..., busy_seconds: _Optional[float] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
     __slots__ = ("name", "version", "stream", "generation", "partitions", "rows", "progress_error")
@@ -204,3 +218,112 @@ class AdoptEpochResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     epoch: Epoch
     def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class ListShardsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListShardsResponse(_message.Message):
+    __slots__ = ("shards", "silent")
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    shards: _containers.RepeatedCompositeFieldContainer[ShardStatus]
+    silent: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ..., silent: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ShardStatus(_message.Message):
+    __slots__ = ("owner", "fence", "standbys", "target", "rows", "bytes", "keys_pulled", "keys_pushed")
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    STANDBYS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEYS_PULLED_FIELD_NUMBER: _ClassVar[int]
+    KEYS_PUSHED_FIELD_NUMBER: _ClassVar[int]
+    owner: str
+    fence: int
+    standbys: _containers.RepeatedScalarFieldContainer[str]
+    target: str
+    rows: int
+    bytes: int
+    keys_pulled: int
+    keys_pushed: int
+    def __init__(self, owner: _Optional[str] = ..., fence: _Optional[int] = ..., standbys: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ..., keys_pulled: _Optional[int] = ..., keys_pushed: _Optional[int] = ...) -> None: ...
+
+class MoveShardsRequest(_message.Message):
+    __slots__ = ("shards", "node")
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    shards: _containers.RepeatedScalarFieldContainer[int]
+    node: str
+    def __init__(self, shards: _Optional[_Iterable[int]] = ..., node: _Optional[str] = ...) -> None: ...
+
+class MoveShardsResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class DrainNodeRequest(_message.Message):
+    __slots__ = ("node", "undo")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    undo: bool
+    def __init__(self, node: _Optional[str] = ..., undo: bool = ...) -> None: ...
+
+class DrainNodeResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class RebalanceRequest(_message.Message):
+    __slots__ = ("dry_run",)
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    dry_run: bool
+    def __init__(self, dry_run: bool = ...) -> None: ...
+
+class RebalanceResponse(_message.Message):
+    __slots__ = ("moves",)
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[Move]
+    def __init__(self, moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ...) -> None: ...
+
+class Move(_message.Message):
+    __slots__ = ("shard", "to", "why")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    to: str
+    why: str
+    def __init__(self, shard: _Optional[int] = ..., to: _Optional[str] = ..., why: _Optional[str] = ..., **kwargs) -> None: ...
+
+class ListEventsRequest(_message.Message):
+    __slots__ = ("most",)
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    most: int
+    def __init__(self, most: _Optional[int] = ...) -> None: ...
+
+class ListEventsResponse(_message.Message):
+    __slots__ = ("events",)
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("at", "kind", "what", "why", "by")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    at: int
+    kind: str
+    what: str
+    why: str
+    by: str
+    def __init__(self, at: _Optional[int] = ..., kind: _Optional[str] = ..., what: _Optional[str] = ..., why: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...

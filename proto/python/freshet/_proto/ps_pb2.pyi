@@ -179,6 +179,38 @@ class AppliedResponse(_message.Message):
     shards: _containers.RepeatedCompositeFieldContainer[ShardProgress]
     def __init__(self, shards: _Optional[_Iterable[_Union[ShardProgress, _Mapping]]] = ...) -> None: ...
 
+class HoldingsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class HoldingsResponse(_message.Message):
+    __slots__ = ("holdings",)
+    HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    holdings: _containers.RepeatedCompositeFieldContainer[Holding]
+    def __init__(self, holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ...) -> None: ...
+
+class Holding(_message.Message):
+    __slots__ = ("model", "shard", "fence", "copy", "rows", "bytes", "keys_pulled", "keys_pushed", "seq")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEYS_PULLED_FIELD_NUMBER: _ClassVar[int]
+    KEYS_PUSHED_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    shard: int
+    fence: int
+    copy: bool
+    rows: int
+    bytes: int
+    keys_pulled: int
+    keys_pushed: int
+    seq: int
+    def __init__(self, model: _Optional[str] = ..., shard: _Optional[int] = ..., fence: _Optional[int] = ..., copy: bool = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ..., keys_pulled: _Optional[int] = ..., keys_pushed: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+
 class ShardProgress(_message.Message):
     __slots__ = ("shard", "fence", "seq", "rows", "partitions")
     SHARD_FIELD_NUMBER: _ClassVar[int]
@@ -381,11 +413,13 @@ class ShardMap(_message.Message):
     def __init__(self, version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardOwner, _Mapping]]] = ..., addresses: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ShardOwner(_message.Message):
-    __slots__ = ("node", "fence", "standbys")
+    __slots__ = ("node", "fence", "standbys", "target")
     NODE_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     STANDBYS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
     node: str
     fence: int
     standbys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[str] = ..., fence: _Optional[int] = ..., standbys: _Optional[_Iterable[str]] = ...) -> None: ...
+    target: str
+    def __init__(self, node: _Optional[str] = ..., fence: _Optional[int] = ..., standbys: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ...) -> None: ...
