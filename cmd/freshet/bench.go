@@ -679,15 +679,21 @@ func ownUsage() (usage, error) {
 		return usage{}, err
 	}
 	u := usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()).Seconds()}
-	doc, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
+	if u.Resident = residentBytes(os.Getpid()); u.Resident == 0 {
 		u.Resident = r.Maxrss << 10 // where there is no /proc: the largest so far
-		return u, nil               //nolint:nilerr // there is another way
+	}
+	return u, nil
+}
+
+// residentBytes returns the memory that a process has; 0 if that is not known.
+func residentBytes(pid int) int64 {
+	doc, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
 	}
 	var size, resident int64
 	if _, err := fmt.Sscan(string(doc), &size, &resident); err != nil {
-		return u, fmt.Errorf("read /proc/self/statm: %w", err)
+		return 0
 	}
-	u.Resident = resident * int64(os.Getpagesize())
-	return u, nil
+	return resident * int64(os.Getpagesize())
 }

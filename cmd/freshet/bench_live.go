@@ -208,6 +208,42 @@ type liveCluster struct {
 
 	cluster *recoveryCluster
 	group   *errgroup.Group
+	pod     *child   // nil before startPod
+	podArgs []string // more of its arguments
+}
+
+// epoch waits until there is one.
+func (l *liveCluster) epoch(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, recoverMax)
+	defer cancel()
+	for {
+		e, err := l.cluster.store.Epoch(bounded, l.cluster.job.model.Name)
+		if err != nil || e.Number > 0 {
+			return err
+		}
+		if err := rest(bounded, lookEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// watchPod notes how much memory the pod takes, until ctx ends.
+func (l *liveCluster) watchPod(ctx context.Context, r *serveResident) error {
+	for {
+		l.pod.mu.Lock()
+		process := l.pod.process
+		l.pod.mu.Unlock()
+		if process != nil {
+			if now := residentBytes(process.Pid); r.Before == 0 {
+				r.Before, r.Most = now, now
+			} else {
+				r.Most = max(r.Most, now)
+			}
+		}
+		if rest(ctx, showEvery/10) != nil {
+			return nil
+		}
+	}
 }
 
 // run starts the cluster without a pod, calls body while it learns, ends the stream and
@@ -305,9 +341,11 @@ func (l *liveCluster) startPod(ctx context.Context) (*grpc.ClientConn, error) {
 		name: "pod", log: l.cluster.file("pod.log"),
 		args: []string{"serve", "--coordinator", l.cluster.coordinator, "--listen", address, "--http", ""},
 	}
+	pod.args = append(pod.args, l.podArgs...)
 	if l.profiles != "" {
 		pod.args = append(pod.args, "--cpuprofile", filepath.Join(l.profiles, "pod.pprof"))
 	}
+	l.pod = pod
 	l.group.Go(func() error { return pod.run(ctx) })
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

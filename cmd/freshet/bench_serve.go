@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -10,10 +11,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	predictv1 "github.com/freshet-ml/freshet/proto/freshet/predict/v1"
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/worker/audit"
+	"github.com/freshet-ml/freshet/worker/retrieve"
 )
 
 const (
@@ -31,19 +34,39 @@ type benchServe struct {
 	candidates int
 	shared     int
 	learning   float64
+	rollback   time.Duration
+	pinned     bool
 	shards     int
 	profiles   string
 }
 
 // serveReport is the document of "bench serve -o json". Keys may be added and do not change.
 type serveReport struct {
-	Predict servePredict `json:"predict"`
+	Predict  servePredict  `json:"predict"`
+	Retrieve serveRetrieve `json:"retrieve"`
 	// Candidates are the events of each request; Learned is how many events per second were
 	// learned meanwhile.
-	Candidates int          `json:"candidates"`
-	Shared     int          `json:"shared_columns"` // of 39
-	Learned    float64      `json:"learned_events_per_second"`
-	Audit      audit.Report `json:"audit"`
+	Candidates int     `json:"candidates"`
+	Shared     int     `json:"shared_columns"` // of 39
+	Learned    float64 `json:"learned_events_per_second"`
+	Rollbacks  int     `json:"rollbacks"`
+	// Resident is the pod's memory before requests were sent, and the most that it had then.
+	Resident serveResident `json:"pod_resident_bytes"`
+	Audit    audit.Report  `json:"audit"`
+}
+
+// serveRetrieve is how long the best of many items take by inner product, in this process
+// and on one processor, without the network.
+type serveRetrieve struct {
+	Items int     `json:"items"`
+	Width int     `json:"width"`
+	Top   int     `json:"top"`
+	Exact float64 `json:"exact_ms"`
+}
+
+type serveResident struct {
+	Before int64 `json:"before"`
+	Most   int64 `json:"most"`
 }
 
 type servePredict struct {
@@ -68,10 +91,14 @@ the time of each runs from when it was due. Some columns are the context, which
 all candidates of a request share, and others the candidate's; with --shared 0
 all differ, which is the most work there can be.
 
+With --rollback-every the model goes back to its newest epoch again and again
+meanwhile, so that the pod loads all shards anew beside those that it serves.
+
 At the end the audit must be clean, and no request may have failed; exit code 1
 otherwise.`,
 		Example: `  freshet bench serve
-  freshet bench serve --requests-per-second 100 --candidates 500 -o json`,
+  freshet bench serve --requests-per-second 100 --candidates 500 -o json
+  freshet bench serve --rollback-every 3s`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := b.run(cmd.Context(), t)
@@ -96,6 +123,8 @@ otherwise.`,
 	flags.IntVar(&b.candidates, "candidates", 200, "events to score in each request")
 	flags.IntVar(&b.shared, "shared", 20, "columns of 39 that the candidates of a request share")
 	flags.Float64Var(&b.learning, "rate", 2000, "events per second that are learned meanwhile")
+	flags.DurationVar(&b.rollback, "rollback-every", 0, "time between rollbacks to the newest epoch, at least 1s (0: none)")
+	flags.BoolVar(&b.pinned, "pin-newest", false, "the pod serves the newest epoch, of which there is one every 5 s, and not what is learned live")
 	flags.IntVar(&b.shards, "shards", 64, "shards, a power of two")
 	flags.StringVar(&b.profiles, "cpuprofile", "", "directory to write processor profiles of the node and the pod to")
 	return cmd
@@ -109,6 +138,8 @@ func (b *benchServe) validate() error {
 		return usageError{fmt.Errorf("--seconds %v: want 1 to 3600, and at most ten million requests", b.seconds)}
 	case b.candidates < 1 || b.candidates > 10_000:
 		return usageError{fmt.Errorf("--candidates %d: want 1 to 10,000", b.candidates)}
+	case b.rollback != 0 && b.rollback < time.Second:
+		return usageError{fmt.Errorf("--rollback-every %v: want at least 1s, or 0 for none", b.rollback)}
 	case b.shared < 0 || b.shared > serveNumbers+serveCategories:
 		return usageError{fmt.Errorf("--shared %d: want 0 to %d", b.shared, serveNumbers+serveCategories)}
 	}
@@ -178,6 +209,12 @@ func (b *benchServe) run(ctx context.Context, t *terminal) (report serveReport, 
 			return err
 		}
 		l.stream.pace(b.learning, func(uint64) {})
+		if b.pinned {
+			if err := l.epoch(ctx); err != nil {
+				return err
+			}
+			l.podArgs = []string{"--pin", "newest"}
+		}
 		pod, err := l.startPod(ctx)
 		if err != nil {
 			return err
@@ -188,14 +225,88 @@ func (b *benchServe) run(ctx context.Context, t *terminal) (report serveReport, 
 			return err
 		}
 		start := time.Now()
-		if err := b.ask(ctx, t, predictv1.NewPredictionsClient(pod), &report.Predict); err != nil {
+		beside, stop := context.WithCancel(ctx)
+		var besides errgroup.Group
+		besides.Go(func() error { return b.goBack(beside, l.cluster.coordinator, &report.Rollbacks) })
+		besides.Go(func() error { return l.watchPod(beside, &report.Resident) })
+		err = b.ask(ctx, t, predictv1.NewPredictionsClient(pod), &report.Predict)
+		stop()
+		if err = errors.Join(err, besides.Wait()); err != nil {
 			return err
 		}
 		after, err := l.cluster.sample(ctx)
 		report.Learned = float64(applied(after)-applied(before)) / time.Since(start).Seconds()
 		return err
 	})
+	if err == nil {
+		t.progress("retrieving")
+		report.Retrieve, err = retrieveBest()
+	}
 	return report, err
+}
+
+// retrieveBest measures exact retrieval over a million items.
+func retrieveBest() (r serveRetrieve, err error) {
+	r = serveRetrieve{Items: 1_000_000, Width: 32, Top: 100}
+	items, err := retrieve.New(r.Width)
+	if err != nil {
+		return r, err
+	}
+	vector := func(n int) []float32 {
+		v := make([]float32, r.Width)
+		for i := range v {
+			v[i] = float32(int32(ps.Mix(uint64(n*r.Width+i)))) / (1 << 31)
+		}
+		return v
+	}
+	for i := range r.Items {
+		if err := items.Update(i, vector(i)); err != nil {
+			return r, err
+		}
+	}
+	const queries = 31
+	var took []time.Duration
+	for i := range queries {
+		query, start := vector(r.Items+i), time.Now()
+		best, err := items.Top(query, r.Top, nil, nil)
+		if err != nil || len(best) != r.Top {
+			return r, fmt.Errorf("%d of the best %d items: %w", len(best), r.Top, errors.Join(ps.ErrCorrupt, err))
+		}
+		took = append(took, time.Since(start))
+	}
+	r.Exact = quantile(took, 0.5) * 1e3
+	return r, nil
+}
+
+// goBack sets the model back to its newest epoch, time and again, until ctx ends.
+func (b *benchServe) goBack(ctx context.Context, coordinator string, times *int) error {
+	if b.rollback == 0 {
+		return nil
+	}
+	a, err := dialAdmin(coordinator)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	for rest(ctx, b.rollback) == nil {
+		list, err := a.Epochs(ctx, "")
+		if err == nil && len(list.Epochs) == 0 {
+			continue // there will be one
+		}
+		if err == nil {
+			_, err = a.Restore(ctx, list.Model, list.Epochs[0].Epoch)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, ps.ErrConflict): // with an epoch that is taken just now
+		case err != nil:
+			return err
+		default:
+			*times++
+		}
+	}
+	return nil
 }
 
 // request returns a request for scores of candidates that nobody has seen.
@@ -267,5 +378,11 @@ func (r serveReport) print(w io.Writer) {
 	fmt.Fprintf(w, "%s requests of %s with %d of 39 columns shared, %.0f a second, while %s events/s were learned\n",
 		thousands(int64(r.Predict.Requests)), count(r.Candidates, "candidate"), r.Shared, r.Predict.PerSecond, thousands(int64(r.Learned)))
 	fmt.Fprintf(w, "  predict: p50 %.2f ms, p99 %.2f ms, longest %.2f ms; %d failed\n", r.Predict.P50, r.Predict.P99, r.Predict.Max, r.Predict.Failed)
+	if r.Rollbacks > 0 {
+		fmt.Fprintf(w, "  the model went back %d times\n", r.Rollbacks)
+	}
+	fmt.Fprintf(w, "  retrieve: the best %d of %s items of %d numbers in %.2f ms, exactly\n",
+		r.Retrieve.Top, thousands(int64(r.Retrieve.Items)), r.Retrieve.Width, r.Retrieve.Exact)
+	fmt.Fprintf(w, "  memory of the pod: %.0f MB before, %.0f MB at most\n", float64(r.Resident.Before)/1e6, float64(r.Resident.Most)/1e6)
 	printAudit(w, r.Audit)
 }

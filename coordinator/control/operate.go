@@ -55,9 +55,9 @@ func (c *Controller) Move(ctx context.Context, shards []ps.ShardID, to ps.NodeID
 			case s.Owner == to:
 				s.Target = ""
 			}
-			switch {
-			case s.Target == before:
-			case s.Target == "":
+			switch s.Target {
+			case before:
+			case "":
 				p.change(id, "an operator wants it", "to stay at %s", s.Owner)
 			default:
 				p.change(id, "an operator wants it", "to move from %s to %s", s.Owner, s.Target)
@@ -128,13 +128,13 @@ func (c *Controller) Drain(ctx context.Context, node ps.NodeID, drain bool, by s
 
 // change makes a change of the map of the newest view, again if it has changed meanwhile.
 // A nil map is no change.
-func (c *Controller) change(ctx context.Context, make func(coordinator.View) ([]route.Shard, []coordinator.Event, error)) error {
+func (c *Controller) change(ctx context.Context, plan func(coordinator.View) ([]route.Shard, []coordinator.Event, error)) error {
 	for try := 1; ; try++ {
 		v, err := c.cfg.Store.View(ctx)
 		if err != nil {
 			return err
 		}
-		next, events, err := make(v)
+		next, events, err := plan(v)
 		if err != nil || next == nil || slices.EqualFunc(next, v.Shards, route.Shard.Equal) {
 			return err
 		}

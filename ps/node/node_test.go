@@ -320,6 +320,34 @@ func TestWithoutEtcdTheMapIsWatchedAtANode(t *testing.T) {
 	}
 }
 
+func TestWhenNobodyAnswersWhoWasNamedTheMapIsWatchedAtItsNodes(t *testing.T) {
+	o := newOwnership(testModel())
+	a, b := start(t, "a", o), start(t, "b", o)
+	o.set(map[ps.NodeID]string{"a": a.address, "b": b.address}, "b")
+	<-a.node.Ready()
+	<-b.node.Ready()
+	logger := slog.New(slog.DiscardHandler)
+	routes, err := client.Addresses(logger, nil, a.address) // as a coordinator's would be
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.Dial(t.Context(), client.Config{Routes: routes, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if m, err := c.Map(t.Context(), 0); err != nil || m.Version != 1 {
+		t.Fatalf("the map is %+v (%v), want version 1", m, err)
+	}
+	a.stop()
+	o.set(map[ps.NodeID]string{"b": b.address}, "b")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if m, err := c.Map(ctx, 1); err != nil || m.Version != 2 {
+		t.Errorf("after the only named address is gone the map is %+v (%v), want version 2 from the other node", m, err)
+	}
+}
+
 func TestARepeatedPushChangesNothing(t *testing.T) {
 	o := newOwnership(testModel())
 	a := start(t, "a", o)

@@ -19,7 +19,9 @@ func (s *Standby) Take(d *ps.Delta, c shard.Config) error { return s.kept.take(d
 
 // Whole returns what a node would tell of the copy of a shard of a model, and whether there
 // is anything: a copy that is not whole is none.
-func (s *Standby) Whole(model string, id ps.ShardID) (ps.Holding, bool) { return s.kept.holding(model, id) }
+func (s *Standby) Whole(model string, id ps.ShardID) (ps.Holding, bool) {
+	return s.kept.holding(model, id)
+}
 
 // Restore makes a shard of a model ready to be served, and is what a node does when it
 // opens one. If a copy was kept (it may be nil) and may be promoted, that is the shard.

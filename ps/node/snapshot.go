@@ -13,8 +13,15 @@ import (
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/chain"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
+	"github.com/freshet-ml/freshet/ps/pace"
 	"github.com/freshet-ml/freshet/ps/shard"
 )
+
+// restTimes is how long a snapshot rests for the time that it works: after each millisecond
+// of reading and writing it leaves processor and disk to training for so many. That is about
+// as much as training may lose to it, and a shard's memory of what pushes change meanwhile
+// stays small even so, since shards are read one after the other.
+const restTimes = 15
 
 // TakeSnapshots writes a snapshot of each wanted shard to the bucket, one after the
 // other in each stripe, while pushes go on, and tells done of each; done is called by
@@ -144,7 +151,7 @@ func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot 
 		return checkpoint.File{}, err
 	}
 	defer w.Abort()
-	var pace pace
+	pace := pace.Pace{Times: restTimes}
 	buffer := make([]byte, shard.BlockBytes)
 	for {
 		var block ps.Block
@@ -163,7 +170,7 @@ func (s *stripe) write(ctx context.Context, bucket *checkpoint.Bucket, snapshot 
 			err = w.Rows(block.Table, block.Stride, block.Rows)
 		}
 		if err == nil {
-			err = pace.rest(ctx, reading+time.Since(start))
+			err = pace.Rest(ctx, reading+time.Since(start))
 		}
 		if err != nil {
 			return checkpoint.File{}, err

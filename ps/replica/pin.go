@@ -4,19 +4,25 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
+	"github.com/freshet-ml/freshet/ps/pace"
 	"github.com/freshet-ml/freshet/ps/shard"
 )
 
 const (
 	keyBytes = 8
-	// pinLoads are the shards that are read at once: reading waits for the bucket, and each
-	// is held twice while it is read.
+	// pinLoads are the shards that are read at once while nothing is served: reading waits for
+	// the bucket, and each is held twice while it is read. Then it is one, which rests so many
+	// times as long as it works: whoever asks for scores is not to notice.
 	pinLoads = 2
+	pinRests = 7
+	// pinPiece are the rows of a piece of work.
+	pinPiece = 512
 )
 
 // Pin serves an epoch from its files, shard by shard, in the place of what is served. While
@@ -43,8 +49,15 @@ func (r *Replica) Pin(ctx context.Context, bucket *checkpoint.Bucket, m checkpoi
 		defer stop()
 		loads, ctx := errgroup.WithContext(ctx)
 		loads.SetLimit(pinLoads)
+		var rests pace.Pace
+		select {
+		case <-r.ready:
+			loads.SetLimit(1)
+			rests.Times = pinRests
+		default:
+		}
 		for i := range m.Shards {
-			loads.Go(func() error { return r.pinShard(ctx, bucket, m, &m.Shards[i]) })
+			loads.Go(func() error { return r.pinShard(ctx, bucket, m, &m.Shards[i], rests) })
 		}
 		return loads.Wait()
 	})
@@ -55,12 +68,25 @@ func (r *Replica) Pin(ctx context.Context, bucket *checkpoint.Bucket, m checkpoi
 }
 
 // pinShard serves a shard as an epoch has it.
-func (r *Replica) pinShard(ctx context.Context, bucket *checkpoint.Bucket, m checkpoint.Manifest, s *checkpoint.Shard) error {
+func (r *Replica) pinShard(ctx context.Context, bucket *checkpoint.Bucket, m checkpoint.Manifest, s *checkpoint.Shard, rests pace.Pace) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	rows := &gathered{replica: r, open: make(map[ps.TableID]*ps.Block)}
-	if err := checkpoint.EachRow(ctx, bucket, r.config.Model.Layout, s, rows.add); err != nil {
+	began := time.Now()
+	rest := func() error {
+		worked := time.Since(began)
+		defer func() { began = time.Now() }()
+		return rests.Rest(ctx, worked)
+	}
+	rows, read := &gathered{replica: r, open: make(map[ps.TableID]*ps.Block)}, 0
+	if err := checkpoint.EachRow(ctx, bucket, r.config.Model.Layout, s, func(table ps.TableID, key ps.Key, weights []byte) error {
+		if read++; read%pinPiece == 0 {
+			if err := rest(); err != nil {
+				return err
+			}
+		}
+		return rows.add(table, key, weights)
+	}); err != nil {
 		return fmt.Errorf("shard %d: %w", s.Shard, err)
 	}
 	rows.finish()
@@ -78,6 +104,9 @@ func (r *Replica) pinShard(ctx context.Context, bucket *checkpoint.Bucket, m che
 			d.Blocks = rows.blocks[part : part+1]
 		}
 		if err := r.take(&d); err != nil {
+			return err
+		}
+		if err := rest(); err != nil {
 			return err
 		}
 	}
