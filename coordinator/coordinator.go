@@ -94,6 +94,9 @@ type PartitionReport struct {
 	// End is the end of the partition, if EndKnown.
 	End      ps.Offset `json:"end"`
 	EndKnown bool      `json:"end_known"`
+	// Newest is the end of what is in the partition of a stream that grows; 0 if it is not
+	// known.
+	Newest ps.Offset `json:"newest,omitempty"`
 }
 
 // Coordinator is one life of a coordinator process.

@@ -112,11 +112,27 @@ type PartitionStatus struct {
 	// End is the end of the partition, if EndKnown; the lag is End - Applied.
 	End      ps.Offset `json:"end"`
 	EndKnown bool      `json:"end_known"`
+	// Newest is the end of what was in the partition of a stream that grows when its worker
+	// reported last; 0 if it is not known. The lag is Newest - Applied.
+	Newest ps.Offset `json:"newest"`
 	// Skipped counts the unusable events that every shard skipped.
 	Skipped uint64 `json:"skipped"`
 	// EventTime is the largest event time applied by any shard, in milliseconds
 	// since 1970; 0 if none is known.
 	EventTime int64 `json:"event_time"`
+}
+
+// Lag returns how many events of the partition are not applied everywhere, and whether it
+// is known how far the partition goes.
+func (p PartitionStatus) Lag() (events uint64, known bool) {
+	end := p.Newest
+	if p.EndKnown {
+		end = p.End
+	}
+	if end == 0 && !p.EndKnown {
+		return 0, false
+	}
+	return uint64(max(end, p.Applied) - p.Applied), true
 }
 
 // EpochList is the epochs of a model that can be restored. Its JSON is the answer of

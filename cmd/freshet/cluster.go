@@ -491,9 +491,12 @@ func reportPositions(ctx context.Context, trainer *train.Trainer, registration *
 
 // positions returns a trainer's report and how many ends it knows.
 func positions(trainer *train.Trainer) (report coordinator.WorkerReport, ends int) {
+	events, busy := trainer.Work()
+	report.Events, report.BusySeconds = events, busy.Seconds()
 	for p, position := range trainer.Positions() {
 		report.Partitions = append(report.Partitions, coordinator.PartitionReport{
 			Partition: p, Position: position.Acknowledged, End: position.End, EndKnown: position.EndKnown,
+			Newest: position.Newest,
 		})
 		if position.EndKnown {
 			ends++

@@ -104,8 +104,8 @@ func printPartitions(w io.Writer, m coordinator.ModelStatus) {
 	fmt.Fprintf(w, "  %9s %11s %11s %11s %8s  %s\n", "partition", "applied", "end", "lag", "skipped", "worker")
 	for _, p := range m.Partitions {
 		end, lag := "-", "-"
-		if p.EndKnown {
-			end, lag = thousands(int64(p.End)), thousands(int64(p.End)-int64(p.Applied))
+		if events, known := p.Lag(); known {
+			end, lag = thousands(int64(max(p.End, p.Newest))), thousands(int64(events))
 		}
 		fmt.Fprintf(w, "  %9d %11s %11s %11s %8d  %s\n", p.Partition, thousands(int64(p.Applied)), end, lag, p.Skipped, cmp.Or(p.Worker, "-"))
 	}
@@ -379,11 +379,11 @@ func topOf(before, now look) top {
 			if err == nil && i < len(was.Partitions) && m.ProgressError == "" && was.ProgressError == "" {
 				shown.Events += (float64(p.Applied) - float64(was.Partitions[i].Applied)) / seconds
 			}
-			switch {
-			case !p.EndKnown:
+			switch events, known := p.Lag(); {
+			case !known:
 				shown.Lag = -1
 			case shown.Lag >= 0:
-				shown.Lag += int64(p.End) - int64(p.Applied)
+				shown.Lag += int64(events)
 			}
 		}
 		shown.Workers = countOf(now.status.Workers, func(w coordinator.WorkerStatus) bool { return w.Model == m.Name })

@@ -333,7 +333,7 @@ func TestStatusJSON(t *testing.T) {
 		`"nodes":[{"id":"n","address":"h:1","shards":2,"copies":3,"name":"ps-0","zone":"z","capacity":2,"draining":true,"arriving":1}],` +
 		`"workers":[{"id":"w","model":"m","partitions":[0],"events":9,"busy_seconds":1.5}],` +
 		`"models":[{"name":"m","version":1,"stream":"s","generation":4,"rows":5,` +
-		`"partitions":[{"partition":0,"worker":"w","applied":6,"end":7,"end_known":true,"skipped":8,"event_time":9}]}]}`
+		`"partitions":[{"partition":0,"worker":"w","applied":6,"end":7,"end_known":true,"newest":0,"skipped":8,"event_time":9}]}]}`
 	if err != nil || string(got) != want {
 		t.Errorf("got  %s (%v)\nwant %s", got, err, want)
 	}

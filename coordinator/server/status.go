@@ -88,6 +88,10 @@ func addEnds(partitions []coordinator.PartitionStatus, workers []coordinator.Wor
 				p := &partitions[r.Partition]
 				p.End, p.EndKnown = max(p.End, r.End), true
 			}
+			if int(r.Partition) < len(partitions) {
+				p := &partitions[r.Partition]
+				p.Newest = max(p.Newest, r.Newest)
+			}
 		}
 	}
 }
@@ -164,6 +168,7 @@ func statusMessage(st coordinator.Status) *adminv1.Status {
 				EndKnown:  p.EndKnown,
 				Skipped:   p.Skipped,
 				EventTime: p.EventTime,
+				Newest:    uint64(p.Newest),
 			})
 		}
 		message.Models = append(message.Models, model)
@@ -216,6 +221,7 @@ func statusWords(message *adminv1.Status) coordinator.Status {
 				EndKnown:  p.GetEndKnown(),
 				Skipped:   p.GetSkipped(),
 				EventTime: p.GetEventTime(),
+				Newest:    ps.Offset(p.GetNewest()),
 			}
 		}
 		st.Models = append(st.Models, model)

@@ -53,3 +53,11 @@ type Reader interface {
 	End(p ps.Partition) (ps.Offset, bool)
 	Close() error
 }
+
+// Growing is a Reader of a stream that grows, which also knows how far it has grown.
+type Growing interface {
+	Reader
+	// Newest returns the end of what was in a partition when the reader heard of it last,
+	// and whether it has heard of it. It may be called by others than the reader's owner.
+	Newest(p ps.Partition) (ps.Offset, bool)
+}

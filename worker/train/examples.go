@@ -24,6 +24,8 @@ type examples interface {
 	append(b *worker.Batch) error
 	// end returns the end of a partition once next has returned io.EOF.
 	end(p ps.Partition) (ps.Offset, bool)
+	// newest returns the end of what a partition of a stream that grows has, if it is known.
+	newest(p ps.Partition) (ps.Offset, bool)
 	close() error
 }
 
@@ -131,6 +133,13 @@ func (x *extracted) append(b *worker.Batch) error {
 }
 
 func (x *extracted) end(p ps.Partition) (ps.Offset, bool) { return x.reader.End(p) }
+
+func (x *extracted) newest(p ps.Partition) (ps.Offset, bool) {
+	if growing, ok := x.reader.(stream.Growing); ok {
+		return growing.Newest(p)
+	}
+	return 0, false
+}
 
 func (x *extracted) close() error {
 	x.uncached(nil) // unless it was committed
@@ -253,6 +262,9 @@ func (c *cached) end(p ps.Partition) (ps.Offset, bool) {
 	end, ok := c.ends[p]
 	return end, ok
 }
+
+// newest is not known: what is cached does not grow.
+func (c *cached) newest(ps.Partition) (ps.Offset, bool) { return 0, false }
 
 func (c *cached) close() (err error) {
 	for _, p := range c.all {

@@ -209,7 +209,7 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 	}
 	defer func() { err = errors.Join(err, from.close()) }()
 	open := make(map[ps.Partition]*flight)
-	live := false // all that there is was read once
+	live, read := false, 0 // all that there is was read once; events
 	skips := make(map[ps.Partition]*skipCount)
 	hand := func(f *flight) error {
 		delete(open, f.batch.Partition)
@@ -220,6 +220,7 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 		switch {
 		case errors.Is(err, stream.ErrIdle):
 			live = true
+			s.noteNewest(from)
 			for _, f := range open {
 				if !f.late() {
 					continue
@@ -246,6 +247,9 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 			return &streamError{fmt.Errorf("partition %d: offset %d in the place of %d: %w", event.Partition, event.Offset, want, ps.ErrCorrupt)}
 		}
 		s.next[event.Partition]++
+		if read++; read%newestEvery == 0 {
+			s.noteNewest(from)
+		}
 		f := open[event.Partition]
 		alone := s.t.crashes.isAlone(event.Partition, event.Offset)
 		if f != nil && (f.batch.Pass != event.Pass || alone) {
@@ -284,6 +288,18 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 			if err := hand(f); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// newestEvery is how many events are read between two looks how far the stream goes.
+const newestEvery = 1024
+
+// noteNewest notes how far a stream that grows has grown.
+func (s *session) noteNewest(from examples) {
+	for _, p := range s.assignment.Partitions {
+		if newest, known := from.newest(p); known {
+			s.t.update(p, func(position *Position) { position.Newest = newest })
 		}
 	}
 }
@@ -424,10 +440,22 @@ func (s *session) compute(ctx, draining context.Context) error {
 	}
 	var asked []*flight  // whose rows are on their way, or here
 	var computed *flight // and not pushed
+	since := time.Now()  // up to which it is counted whether there was work
+	worked := func() {
+		now := time.Now()
+		s.t.busy.Add(int64(now.Sub(since)))
+		since = now
+	}
+	defer worked()
 	for open := true; open || computed != nil || len(asked) > 0; {
 		var next *flight
 		if len(asked) < s.window && (computed == nil || !s.sequential()) {
-			next, open = s.take(computed == nil && len(asked) == 0)
+			idle := computed == nil && len(asked) == 0
+			worked()
+			next, open = s.take(idle)
+			if idle {
+				since = time.Now()
+			}
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -556,6 +584,7 @@ func (s *session) acknowledge(ctx, draining context.Context, stop func()) (faile
 			s.answered <- struct{}{}
 		}
 		s.t.acknowledged.Add(1)
+		s.t.events.Add(int64(f.batch.Len()))
 		s.t.update(p, func(position *Position) {
 			position.Acknowledged = f.batch.To
 			position.Done = f.end

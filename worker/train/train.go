@@ -105,6 +105,9 @@ type Position struct {
 	// End is the stream's end, once EndKnown.
 	End      ps.Offset
 	EndKnown bool
+	// Newest is the end of what is in the partition of a stream that grows, as far as the
+	// worker has heard; 0 if it has not.
+	Newest ps.Offset
 	// Done: every shard has applied everything below End.
 	Done bool
 }
@@ -116,6 +119,8 @@ type Trainer struct {
 	digest  [sha256.Size]byte // of the features, for the cache
 
 	acknowledged atomic.Int64 // batches, over all sessions
+	events       atomic.Int64 // of those batches
+	busy         atomic.Int64 // nanoseconds in which there was something to learn
 	crashes      crashes
 	pace         pace // owned by the running session
 
@@ -151,6 +156,12 @@ func (t *Trainer) Positions() map[ps.Partition]Position {
 		copied[p] = position
 	}
 	return copied
+}
+
+// Work returns how many events were learned, and for how long there were any: what the
+// trainer waited for the stream or for its pace is not in it. It is safe for concurrent use.
+func (t *Trainer) Work() (events uint64, busy time.Duration) {
+	return uint64(t.events.Load()), time.Duration(t.busy.Load())
 }
 
 func (t *Trainer) update(p ps.Partition, change func(*Position)) {

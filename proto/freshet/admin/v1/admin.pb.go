@@ -675,7 +675,9 @@ type PartitionStatus struct {
 	EndKnown bool   `protobuf:"varint,5,opt,name=end_known,json=endKnown,proto3" json:"end_known,omitempty"`
 	Skipped  uint64 `protobuf:"varint,6,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	// Largest event time applied, milliseconds since 1970.
-	EventTime     int64 `protobuf:"varint,7,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
+	EventTime int64 `protobuf:"varint,7,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
+	// The end of what is in the partition of a stream that grows; 0 if it is not known.
+	Newest        uint64 `protobuf:"varint,8,opt,name=newest,proto3" json:"newest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -755,6 +757,13 @@ func (x *PartitionStatus) GetSkipped() uint64 {
 func (x *PartitionStatus) GetEventTime() int64 {
 	if x != nil {
 		return x.EventTime
+	}
+	return 0
+}
+
+func (x *PartitionStatus) GetNewest() uint64 {
+	if x != nil {
+		return x.Newest
 	}
 	return 0
 }
@@ -2064,7 +2073,7 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"partitions\x18\x05 \x03(\v2!.freshet.admin.v1.PartitionStatusR\n" +
 	"partitions\x12\x12\n" +
 	"\x04rows\x18\x06 \x01(\x04R\x04rows\x12%\n" +
-	"\x0eprogress_error\x18\a \x01(\tR\rprogressError\"\xc9\x01\n" +
+	"\x0eprogress_error\x18\a \x01(\tR\rprogressError\"\xe1\x01\n" +
 	"\x0fPartitionStatus\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x18\n" +
@@ -2073,7 +2082,8 @@ const file_freshet_admin_v1_admin_proto_rawDesc = "" +
 	"\tend_known\x18\x05 \x01(\bR\bendKnown\x12\x18\n" +
 	"\askipped\x18\x06 \x01(\x04R\askipped\x12\x1d\n" +
 	"\n" +
-	"event_time\x18\a \x01(\x03R\teventTime\"(\n" +
+	"event_time\x18\a \x01(\x03R\teventTime\x12\x16\n" +
+	"\x06newest\x18\b \x01(\x04R\x06newest\"(\n" +
 	"\x10TakeEpochRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"\x8f\x01\n" +
 	"\x11TakeEpochResponse\x12-\n" +
