@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -23,6 +25,7 @@ import (
 	"github.com/freshet-ml/freshet/coordinator/control"
 	"github.com/freshet-ml/freshet/coordinator/epochs"
 	"github.com/freshet-ml/freshet/coordinator/meta"
+	"github.com/freshet-ml/freshet/coordinator/scaler"
 	coordinatorserver "github.com/freshet-ml/freshet/coordinator/server"
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
@@ -151,6 +154,8 @@ type coordinatorSettings struct {
 	workersMin int
 	standbys   int
 	moves      int
+	scale      scaler.Targets // zero: the defaults
+	metrics    string         // address where Prometheus asks; empty: nowhere
 	// checkpoints, if it has a bucket, says where epochs go and when they are taken.
 	checkpoints epochSettings
 	gossip      gossipSettings
@@ -214,6 +219,12 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 		return err
 	}
 	admin.Register(s)
+	registry := prometheus.NewRegistry()
+	scaling, err := scaler.New(scaler.Config{Status: admin.Status, Targets: c.scale, Metrics: registry, Logger: logger})
+	if err != nil {
+		return err
+	}
+	scaling.Register(s)
 	me := coordinator.Coordinator{ID: id, Address: c.advertise, Gossip: gossip.address()}
 	registration, err := c.store.JoinCoordinator(ctx, me)
 	if err != nil {
@@ -224,6 +235,9 @@ func runCoordinator(ctx context.Context, c coordinatorSettings) error {
 	g.Go(func() error { return stayRegistered(ctx, c.store, me, registration, logger) })
 	g.Go(func() error { return gossip.run(ctx) })
 	g.Go(func() error { return controller.Run(ctx) })
+	g.Go(func() error { return scaling.Run(ctx) })
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g.Go(func() error { return serveMetrics(ctx, c.metrics, registry, logger) })
 	g.Go(func() error { return serve(ctx, s, c.listener) })
 	return g.Wait()
 }

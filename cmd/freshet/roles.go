@@ -15,6 +15,7 @@ import (
 
 	"github.com/freshet-ml/freshet/coordinator/meta"
 	"github.com/freshet-ml/freshet/coordinator/meta/etcd"
+	"github.com/freshet-ml/freshet/coordinator/scaler"
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/server"
 )
@@ -79,6 +80,8 @@ func newCoordinator(t *terminal) *cobra.Command {
 	var embedded etcd.Config
 	var shards, nodesMin, workersMin, standbys, moves int
 	var checkpoints epochSettings
+	var scale scaler.Targets
+	var metrics string
 	cmd := &cobra.Command{
 		Use:   "coordinator",
 		Short: "Run a coordinator: who owns which shard, who reads which partition",
@@ -106,6 +109,9 @@ func newCoordinator(t *terminal) *cobra.Command {
 			}
 			if moves < 0 {
 				return usageError{fmt.Errorf("--moves %d: want at least 0", moves)}
+			}
+			if scale.CatchUp < time.Second || !(scale.Utilisation > 0 && scale.Utilisation <= 1) {
+				return usageError{fmt.Errorf("--scale-catch-up %v, --scale-utilisation %v: want a second or more, and above 0 up to 1", scale.CatchUp, scale.Utilisation)}
 			}
 			listener, err := listen(ctx, address)
 			if err != nil {
@@ -144,6 +150,7 @@ func newCoordinator(t *terminal) *cobra.Command {
 				return runCoordinator(ctx, coordinatorSettings{
 					store: store, name: name, listener: listener, advertise: reach,
 					shards: shards, nodesMin: nodesMin, workersMin: workersMin, standbys: standbys, moves: moves, checkpoints: checkpoints,
+					scale: scale, metrics: metrics,
 					gossip: gossiping, logger: t.logger,
 				})
 			})
@@ -161,6 +168,9 @@ func newCoordinator(t *terminal) *cobra.Command {
 	flags.IntVar(&workersMin, "workers-min", 1, "workers to wait for before a model's partitions are assigned for the first time")
 	flags.IntVar(&standbys, "standbys", 0, standbysUsage)
 	flags.IntVar(&moves, "moves", movesDefault, movesUsage)
+	flags.DurationVar(&scale.CatchUp, "scale-catch-up", time.Minute, "time in which as many workers as an autoscaler is told to want work off a backlog")
+	flags.Float64Var(&scale.Utilisation, "scale-utilisation", 0.7, "part of the time that they are to be busy")
+	flags.StringVar(&metrics, "metrics", "", "address of /metrics for Prometheus, such as 127.0.0.1:7401 (empty: none)")
 	flags.StringVar(&checkpoints.bucket, "checkpoints", "", "URL of where epochs are written: file:///dir, s3://, gs://, azblob:// (default: none are taken)")
 	checkpoints.add(cmd, time.Minute)
 	flags.StringVar(&embedded.Dir, "embed-etcd", "", "run an etcd in this process, with its data in this directory")

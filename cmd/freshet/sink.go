@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -125,7 +125,7 @@ func runSinkRedis(ctx context.Context, t *terminal, f redisFlags) error {
 	start := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	working, end := context.WithCancel(ctx)
-	g.Go(func() error { return serveMetrics(working, f.metrics, registry, t) })
+	g.Go(func() error { return serveMetrics(working, f.metrics, registry, t.logger) })
 	g.Go(func() error { return showSink(working, t, s, c.shards) })
 	g.Go(func() error {
 		defer end()
@@ -191,20 +191,19 @@ func (a allShards) Follow(ctx context.Context, take func(*ps.Delta) error) error
 }
 
 // serveMetrics serves metrics at an address, if there is one, until ctx ends.
-func serveMetrics(ctx context.Context, address string, registry *prometheus.Registry, t *terminal) error {
+func serveMetrics(ctx context.Context, address string, registry *prometheus.Registry, logger *slog.Logger) error {
 	if address == "" {
 		return nil
 	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", address)
+	listener, err := listenAs(ctx, "--metrics", address)
 	if err != nil {
-		return usageError{fmt.Errorf("--metrics %q: %w", address, err)}
+		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: adminMax}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // whoever asks just then asks again
-	t.logger.Info("metrics are served", "at", "http://"+listener.Addr().String()+"/metrics")
+	logger.Info("metrics are served", "at", "http://"+listener.Addr().String()+"/metrics")
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics at %s: %w", listener.Addr(), err)
 	}

@@ -154,9 +154,19 @@ func (s *Server) GetModel(ctx context.Context, request *adminv1.GetModelRequest)
 
 // GetStatus is called by gRPC.
 func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*adminv1.Status, error) {
-	v, err := s.cfg.Store.View(ctx)
+	st, err := s.Status(ctx)
 	if err != nil {
 		return nil, wire.ToStatus(err)
+	}
+	return statusMessage(st), nil
+}
+
+// Status returns the cluster as it is. What cannot be known without the shards is missing
+// while they do not answer, and it says so.
+func (s *Server) Status(ctx context.Context) (coordinator.Status, error) {
+	v, err := s.cfg.Store.View(ctx)
+	if err != nil {
+		return coordinator.Status{}, err
 	}
 	known := make([]progress, len(v.Models))
 	var asking errgroup.Group
@@ -169,9 +179,9 @@ func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*a
 	}
 	_ = asking.Wait() // they return no errors
 	if err := ctx.Err(); err != nil {
-		return nil, wire.ToStatus(err)
+		return coordinator.Status{}, err
 	}
-	return statusMessage(statusOf(v, known)), nil
+	return statusOf(v, known), nil
 }
 
 // progress asks the shards about a model. While one has no owner, asking would only

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	psv1 "github.com/freshet-ml/freshet/proto/freshet/ps/v1"
 	"github.com/freshet-ml/freshet/ps"
 	"github.com/freshet-ml/freshet/ps/checkpoint"
+	"github.com/freshet-ml/freshet/ps/route"
 	"github.com/freshet-ml/freshet/ps/wire"
 )
 
@@ -18,7 +20,7 @@ import (
 // once: a shard whose owner is gone, refuses or does not finish before ctx ends has
 // its answer's Err set. It returns an error only if there is no shard map.
 func (c *Client) TakeSnapshots(ctx context.Context, model, bucket string, wants []checkpoint.Want) ([]checkpoint.Taken, error) {
-	m, err := c.Map(ctx, 0)
+	m, err := c.ownedMap(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -86,4 +88,20 @@ func (c *Client) takeFrom(ctx context.Context, address, model, bucket string, wa
 			return err
 		}
 	}
+}
+
+// ownedWait is how long a map is waited for in which all shards have owners. A cluster that
+// has just begun gets them any moment.
+const ownedWait = 2 * time.Second
+
+// ownedMap returns the newest map in which every shard has an owner, or the newest there is
+// if there is none in time.
+func (c *Client) ownedMap(ctx context.Context) (route.Map, error) {
+	m, err := c.Map(ctx, 0)
+	for late := time.Now().Add(ownedWait); err == nil && !m.Complete() && time.Now().Before(late); m, err = c.Map(ctx, 0) {
+		if err := c.waitForChange(ctx, m.Version, time.Until(late)); err != nil {
+			return m, err
+		}
+	}
+	return m, err
 }
