@@ -251,7 +251,7 @@ func p99(took []time.Duration) time.Duration { return took[len(took)*99/100] }
 // and every pull has to be answered within a second.
 func TestTheClusterGrowsAndShrinksWhileItLearns(t *testing.T) {
 	perCycle := 2*(elasticNodes-1)*(2*time.Second+*elasticRestFlag) + 10*time.Second
-	total := 15*time.Second + time.Duration(*cyclesFlag)*perCycle + time.Duration(*movesFlag)*500*time.Millisecond
+	total := 15*time.Second + time.Duration(*cyclesFlag)*perCycle + time.Duration(*movesFlag)*350*time.Millisecond
 	e := newElastic(t, int(total.Seconds()*float64(*elasticRateFlag)))
 	began := time.Now()
 	time.Sleep(3 * time.Second)
@@ -270,7 +270,12 @@ func TestTheClusterGrowsAndShrinksWhileItLearns(t *testing.T) {
 	}
 	e.settled("after the moves the nodes are even")
 	moved := e.reads.take()
-	e.waitForEnd()
+	left, _ := e.applied()
+	left = int64(e.events) - left
+	e.until("all events are learned", 200*time.Millisecond, learnMax+time.Duration(left/int64(*elasticRateFlag))*time.Second, func() (bool, string) {
+		events, _ := e.applied()
+		return events == int64(e.events), fmt.Sprintf("%d of %d are", events, e.events)
+	})
 	e.audit(int64(e.events))
 	e.reads.mu.Lock()
 	defer e.reads.mu.Unlock()

@@ -5,6 +5,7 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/freshet-ml/freshet/ps"
 )
@@ -13,6 +14,10 @@ import (
 // and is skipped by every shard. The wrapping error says where and why, and never
 // holds the row's text.
 var ErrUnreadable = errors.New("unreadable row")
+
+// ErrAbsent says that an offset of the stream has no row, and never will: it wraps
+// ErrUnreadable, since such an offset is skipped, too, but nothing is wrong.
+var ErrAbsent = fmt.Errorf("no row: %w", ErrUnreadable)
 
 // Event is one row of the behaviour stream. Identifiers in it are masked already.
 type Event struct {

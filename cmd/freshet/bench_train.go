@@ -220,7 +220,7 @@ func (b *benchTrain) run(ctx context.Context, t *terminal) (report trainReport, 
 		}
 	}
 	t.progress("opening %s", j.url)
-	if j.source, err = openStream(ctx, j.spec, j.url, feature.Columns(j.spec), nil, t.logger); err != nil {
+	if j.source, err = openStream(ctx, opening{spec: j.spec, url: j.url, columns: feature.Columns(j.spec), logger: t.logger}); err != nil {
 		return report, err
 	}
 	defer j.source.Close()

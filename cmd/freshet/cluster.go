@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -38,6 +39,7 @@ import (
 	"github.com/freshet-ml/freshet/worker/spec"
 	"github.com/freshet-ml/freshet/worker/stream"
 	"github.com/freshet-ml/freshet/worker/stream/files"
+	"github.com/freshet-ml/freshet/worker/stream/kafka"
 	"github.com/freshet-ml/freshet/worker/train"
 )
 
@@ -342,27 +344,66 @@ func (p *onDemand) Follow(ctx context.Context, model string, shards <-chan []ps.
 	return c.Follow(ctx, model, shards, take)
 }
 
-// openStream opens the stream of a spec; override, if not empty, is used in place
-// of the spec's source. columns are those that events carry.
-func openStream(ctx context.Context, s *spec.Spec, override string, columns []string, secret []byte, logger *slog.Logger) (stream.Source, error) {
-	url := s.Stream.Source
-	if override != "" {
-		url = override
-	}
-	switch scheme, _, _ := strings.Cut(url, "://"); {
+// opening is how a stream is opened.
+type opening struct {
+	spec *spec.Spec
+	// url, if not empty, is used in place of the spec's source.
+	url string
+	// columns are those that events carry.
+	columns []string
+	secret  []byte
+	// known is the stream's identity, if a model has it already, and from is where a topic's
+	// stream begins else.
+	known ps.StreamID
+	from  string
+	// bounded: a topic's stream ends at what is there.
+	bounded bool
+	logger  *slog.Logger
+}
+
+// openStream opens a stream.
+func openStream(ctx context.Context, o opening) (stream.Source, error) {
+	url := cmp.Or(o.url, o.spec.Stream.Source)
+	scheme, _, _ := strings.Cut(url, "://")
+	switch {
 	case url == "":
-		return nil, usageError{fmt.Errorf("model %s: the spec has no stream.source; give --stream file:///path/to/events.csv", s.Model)}
-	case scheme != "file":
-		return nil, usageError{fmt.Errorf("stream %q: want file:///path/to/events.csv (plain or .zst)", url)}
-	case len(s.Stream.Identifiers) > 0 && len(secret) == 0:
+		return nil, usageError{fmt.Errorf("model %s: the spec has no stream.source; give --stream file:///path/to/events.csv or kafka://broker:9092/topic", o.spec.Model)}
+	case scheme != "file" && scheme != kafka.Scheme:
+		return nil, usageError{fmt.Errorf("stream %q: want file:///path/to/events.csv (plain or .zst) or kafka://broker:9092/topic", url)}
+	case scheme == "file" && o.from != "":
+		return nil, usageError{fmt.Errorf("--from %s: a file is read from its beginning; it is for topics", o.from)}
+	case len(o.spec.Stream.Identifiers) > 0 && len(o.secret) == 0:
 		return nil, usageError{fmt.Errorf("model %s masks %s: give the secret of the cluster with --secret-file (freshet up keeps it in its --dir)",
-			s.Model, strings.Join(s.Stream.Identifiers, ", "))}
+			o.spec.Model, strings.Join(o.spec.Stream.Identifiers, ", "))}
 	}
-	source, err := files.Open(ctx, files.Config{URL: url, Stream: s.Stream, Columns: columns, Secret: secret, Logger: logger})
+	if scheme == kafka.Scheme {
+		source, err := kafka.Open(ctx, kafka.Config{
+			URL: url, Stream: o.spec.Stream, Columns: o.columns, Secret: o.secret, Known: o.known, From: o.from, Bounded: o.bounded,
+			Auth: kafkaAuth(), Logger: o.logger,
+		})
+		if errors.Is(err, ps.ErrInvalid) {
+			err = usageError{err}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return source, nil
+	}
+	source, err := files.Open(ctx, files.Config{URL: url, Stream: o.spec.Stream, Columns: o.columns, Secret: o.secret, Logger: o.logger})
 	if err != nil {
 		return nil, err
 	}
 	return source, nil
+}
+
+// kafkaAuth returns how Kafka's brokers are reached. It is said in the environment: a spec and a
+// command line are seen by many.
+func kafkaAuth() kafka.Auth {
+	get := func(name string) string { return os.Getenv("FRESHET_KAFKA_" + name) }
+	return kafka.Auth{
+		TLS: get("TLS") != "" || get("CA") != "" || get("CERTIFICATE") != "", CA: get("CA"), Certificate: get("CERTIFICATE"), Key: get("KEY"),
+		Mechanism: get("SASL"), User: get("USER"), PasswordFile: get("PASSWORD_FILE"),
+	}
 }
 
 // fileURL returns path as a file:// URL.
@@ -415,7 +456,7 @@ func runWorker(ctx context.Context, c workerSettings) error {
 	}
 	source := c.source
 	if source == nil {
-		if source, err = openStream(ctx, s, c.stream, feature.Columns(s), c.secret, logger); err != nil {
+		if source, err = openStream(ctx, opening{spec: s, url: c.stream, columns: feature.Columns(s), secret: c.secret, known: model.Stream, logger: logger}); err != nil {
 			return err
 		}
 		defer source.Close()

@@ -156,7 +156,7 @@ func (c *testCluster) apply(doc, events string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if c.source, err = openStream(c.t.Context(), c.spec, url, feature.Columns(c.spec), testSecret, c.logger); err != nil {
+	if c.source, err = openStream(c.t.Context(), opening{spec: c.spec, url: url, columns: feature.Columns(c.spec), secret: testSecret, logger: c.logger}); err != nil {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { c.source.Close() })

@@ -19,7 +19,7 @@ func newStream(t *terminal) *cobra.Command {
 		Short:   "Make streams to learn from",
 		Example: "  freshet stream generate --events 1000000 --out shop.csv",
 	}
-	cmd.AddCommand(newStreamGenerate(t))
+	cmd.AddCommand(newStreamGenerate(t), newStreamSend(t))
 	return cmd
 }
 

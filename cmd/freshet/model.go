@@ -120,7 +120,7 @@ first N events as the network will see them. Identifiers are masked; without
 				if secret == nil {
 					secret = []byte(life("secret"))
 				}
-				source, err := openStream(cmd.Context(), s, url, feature.Columns(s), secret, t.logger)
+				source, err := openStream(cmd.Context(), opening{spec: s, url: url, columns: feature.Columns(s), secret: secret, bounded: true, logger: t.logger})
 				if err != nil {
 					return err
 				}
@@ -206,7 +206,7 @@ func showEvents(ctx context.Context, s *spec.Spec, source stream.Source, n int) 
 }
 
 func newModelApply(t *terminal) *cobra.Command {
-	var address, url, secretFile string
+	var address, url, from, secretFile string
 	cmd := &cobra.Command{
 		Use:   "apply SPEC",
 		Short: "Store a model in the cluster, so that workers learn it",
@@ -226,7 +226,7 @@ changed yet: give a changed one another name.`,
 			if err != nil {
 				return err
 			}
-			source, err := openStream(ctx, s, url, feature.Columns(s), secret, t.logger)
+			source, err := openStream(ctx, opening{spec: s, url: url, columns: feature.Columns(s), secret: secret, from: from, logger: t.logger})
 			if err != nil {
 				return err
 			}
@@ -256,6 +256,7 @@ changed yet: give a changed one another name.`,
 	}
 	addCoordinatorFlag(cmd, &address)
 	cmd.Flags().StringVar(&url, "stream", "", "stream URL, in place of the spec's; workers then need it too")
+	cmd.Flags().StringVar(&from, "from", "", fromUsage)
 	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with the secret that masks identifiers")
 	return cmd
 }

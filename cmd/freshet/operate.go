@@ -204,7 +204,9 @@ doubled.`,
 				return err
 			}
 			defer c.Close()
-			source, err := openStream(ctx, c.spec, url, feature.Columns(c.spec), secret, t.logger)
+			source, err := openStream(ctx, opening{
+				spec: c.spec, url: url, columns: feature.Columns(c.spec), secret: secret, known: c.model.Stream, bounded: true, logger: t.logger,
+			})
 			if err != nil {
 				return err
 			}

@@ -85,7 +85,7 @@ same file that the workers use; freshet up keeps it in its directory.`,
 func openEvents(ctx context.Context, t *terminal, s *spec.Spec, model coordinator.Model, url string, columns func(*spec.Spec) []string, secret []byte) (*spec.Spec, stream.Source, error) {
 	inOrder := *s
 	inOrder.Stream.Partitions, inOrder.Stream.PartitionBy, inOrder.Stream.Sort, inOrder.Stream.Passes = 1, "", false, 1
-	source, err := openStream(ctx, &inOrder, url, columns(&inOrder), secret, t.logger)
+	source, err := openStream(ctx, opening{spec: &inOrder, url: url, columns: columns(&inOrder), secret: secret, logger: t.logger})
 	if err != nil {
 		return nil, nil, err
 	}

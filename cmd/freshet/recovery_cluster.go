@@ -172,7 +172,7 @@ func (c *recoveryCluster) prepare(ctx context.Context) (fill int64, err error) {
 	if c.job.spec, err = spec.Parse("bench recovery", c.job.doc); err != nil {
 		return 0, err
 	}
-	if c.job.source, err = openStream(ctx, c.job.spec, c.job.url, feature.Columns(c.job.spec), nil, c.terminal.logger); err != nil {
+	if c.job.source, err = openStream(ctx, opening{spec: c.job.spec, url: c.job.url, columns: feature.Columns(c.job.spec), logger: c.terminal.logger}); err != nil {
 		return 0, err
 	}
 	c.job.model = ps.Model{

@@ -66,6 +66,8 @@ func hostName(role string) string {
 
 const cacheUsage = "directory where extracted examples are kept, so that other passes, replays and restarts need not read the text again; keys only, made if it is not there (default: none are kept)"
 
+const fromUsage = "where a topic's stream begins: earliest, latest, a time ago such as -24h, or one such as 2026-01-31T00:00:00Z (default: earliest)"
+
 const movesUsage = "shards that may move from node to node at once to keep the nodes evenly loaded (0: only those that freshet move and rebalance say)"
 
 // movesDefault is some eight times what a node sends at once: a shard takes a second at most.

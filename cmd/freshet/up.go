@@ -36,6 +36,7 @@ type upSettings struct {
 	seed      uint64
 	data      string
 	stream    string
+	from      string
 	dir       string
 	listen    string
 	nodes     int
@@ -100,6 +101,7 @@ Without, up works in a temporary directory, begins empty and leaves nothing.`,
 	flags.Uint64Var(&u.seed, "seed", 1, "shop: seed of the simulation")
 	flags.StringVar(&u.data, "data", "", "kuairand: folder with log.csv, users.csv and videos.csv, plain or .zst")
 	flags.StringVar(&u.stream, "stream", "", "stream URL, in place of the spec's: file:///path/to/events.csv[.zst]")
+	flags.StringVar(&u.from, "from", "", fromUsage)
 	flags.StringVar(&u.dir, "dir", "", "directory for etcd, epochs, the secret and dead letters; new, empty or an earlier up's (default: a temporary one)")
 	flags.StringVar(&u.listen, "listen", "127.0.0.1:7400", "address of the coordinator, for freshet status, predict and others")
 	flags.IntVar(&u.nodes, "nodes", 2, "parameter-server nodes")
@@ -450,7 +452,9 @@ func (u *upSettings) prepare(ctx context.Context, t *terminal, specPath string, 
 	if j.secret, err = makeSecret(dir.file(secretName)); err != nil {
 		return nil, err
 	}
-	if j.source, err = openStream(ctx, j.spec, j.url, feature.Columns(j.spec), j.secret, t.logger); err != nil {
+	if j.source, err = openStream(ctx, opening{
+		spec: j.spec, url: j.url, columns: feature.Columns(j.spec), secret: j.secret, from: u.from, bounded: u.untilEnd, logger: t.logger,
+	}); err != nil {
 		return nil, err
 	}
 	j.model = ps.Model{

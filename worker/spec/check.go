@@ -97,11 +97,20 @@ func validModel(name string) bool {
 
 func checkStream(r *reporter, s *Spec) {
 	checkSource(r, s.Stream.Source)
-	checkOneOf(r, "stream.format", "format", s.Stream.Format, CSV, VW)
+	checkOneOf(r, "stream.format", "format", s.Stream.Format, CSV, VW, JSON)
 	if s.Stream.Time.Column != "" {
 		checkUnit(r, s.Stream.Time.Unit)
 	} else if s.Stream.Sort {
 		r.report("stream.sort", "there is no event time to sort by", "add stream.time, or remove sort")
+	}
+	if s.Stream.Format == JSON {
+		for path, given := range map[string]bool{
+			"stream.sort": s.Stream.Sort, "stream.passes": s.Stream.Passes > 1, "stream.partition_by": s.Stream.PartitionBy != "",
+		} {
+			if given {
+				r.report(path, "a topic has its own partitions, in its own order, and is read once", "remove it")
+			}
+		}
 	}
 	checkRange(r, "stream.partitions", s.Stream.Partitions, PartitionsMax)
 	checkRange(r, "stream.passes", s.Stream.Passes, PassesMax)
@@ -182,7 +191,7 @@ func checkLabel(r *reporter, s *Spec) {
 	switch {
 	case s.Stream.Format == VW && s.Label.Column != "":
 		r.report("label", "a vw stream brings its own label", "remove label")
-	case s.Stream.Format == CSV && s.Label.Column == "":
+	case s.Stream.Format != VW && s.Label.Column == "":
 		r.report("label.column", "missing", "add it, such as label: {column: clicked}")
 	}
 }

@@ -40,6 +40,8 @@ type Spec struct {
 const (
 	CSV = "csv" // a header line, then comma-separated values as in RFC 4180
 	VW  = "vw"  // Vowpal Wabbit text
+	// JSON is that of a topic of Kafka, whose records are objects.
+	JSON = "json"
 )
 
 // Stream says where events come from and how they become partitions and offsets.

@@ -275,7 +275,7 @@ func (s *session) read(ctx context.Context, starts []stream.Start) (err error) {
 			f.batch.Roles[f.batch.Len()-1] = worker.Drop
 			err = fmt.Errorf("partition %d, offset %d: given up after %d times: %w", event.Partition, event.Offset, crashesMax, errCrashed)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, worker.ErrAbsent) {
 			s.t.config.Skipped(event, err)
 			if skips[event.Partition] == nil {
 				skips[event.Partition] = new(skipCount)
