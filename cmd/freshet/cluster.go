@@ -425,6 +425,7 @@ type workerSettings struct {
 	source   stream.Source
 	inFlight int     // overrides the spec's, if above 0
 	rate     float64 // events per second over all workers; 0 is as fast as it goes
+	slow     float64 // events in a busy second at most; 0 is no bound
 	cache    string  // directory of extracted examples; empty: none are kept
 	secret   []byte
 	letters  *deadletter.List
@@ -471,7 +472,7 @@ func runWorker(ctx context.Context, c workerSettings) error {
 	defer params.Close()
 	trainer, err := train.New(train.Config{
 		Model: model.Model, Spec: s, Source: source, Params: params,
-		Ownership: assignments{c.store, model.Name, id}, Rate: c.rate, Cache: c.cache,
+		Ownership: assignments{c.store, model.Name, id}, Rate: c.rate, Slow: c.slow, Cache: c.cache,
 		Skipped: func(e *worker.Event, reason error) {
 			if c.letters != nil {
 				if _, err := c.letters.Add(deadletter.Of(e, reason)); err != nil {

@@ -282,17 +282,25 @@ func newWorker(t *terminal) *cobra.Command {
 	var gossip gossipFlags
 	var name, model, stream, secretFile, lettersPath, cache, product string
 	var inFlight int
-	var rate float64
+	var rate, slow float64
 	cmd := &cobra.Command{
 		Use:   "worker",
 		Short: "Run a worker: read a model's stream and learn from it",
+		Long: `Reads the partitions that it is given of a file or a topic of Kafka, and learns.
+Workers may come and go at any time; more than partitions have nothing to do.
+
+` + kafkaHelp,
 		Example: `  freshet worker --etcd 10.0.0.1:2379 --model shop --secret-file secret
+  freshet worker --stream kafka://b1:9092,b2:9092/clicks --secret-file secret
   freshet worker --stream file:///data/events.csv --dead-letters dead.jsonl`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t.talkative(cmd)
 			if !validRate(rate) {
 				return usageError{badRate(rate)}
+			}
+			if !validRate(slow) {
+				return usageError{fmt.Errorf("--slow %v: want events per second above 0, or 0 for no bound", slow)}
 			}
 			if !validProduct(product) {
 				return usageError{badProduct(product)}
@@ -319,7 +327,7 @@ func newWorker(t *terminal) *cobra.Command {
 			defer store.Close()
 			return untilStopped(ctx, runWorker(ctx, workerSettings{
 				store: store, name: name, model: model, stream: stream, inFlight: inFlight,
-				rate: rate, cache: cache, secret: secret, letters: letters, gossip: gossiping, logger: t.logger,
+				rate: rate, slow: slow, cache: cache, secret: secret, letters: letters, gossip: gossiping, logger: t.logger,
 			}))
 		},
 	}
@@ -331,6 +339,7 @@ func newWorker(t *terminal) *cobra.Command {
 	flags.StringVar(&stream, "stream", "", "stream URL, in place of the spec's")
 	flags.StringVar(&secretFile, "secret-file", "", "file with the secret that masks identifiers; the same for all workers")
 	flags.StringVar(&lettersPath, "dead-letters", filepath.Join(os.TempDir(), "freshet-dead-letters.jsonl"), "file that lists rows that cannot be used, without their text")
+	flags.Float64Var(&slow, "slow", 0, "learn no more than so many events in a second of work, to try out autoscaling on a small machine (0: no bound)")
 	flags.StringVar(&cache, "cache", "", cacheUsage)
 	flags.IntVar(&inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	flags.Float64Var(&rate, "rate", 0, "events per second, over all workers, that are learned at most; give all workers the same (0: as fast as it goes)")

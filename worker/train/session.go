@@ -500,8 +500,18 @@ func (s *session) learn(ctx context.Context, c *computer, f *flight) (err error)
 	if !f.score {
 		return nil
 	}
+	began := time.Now()
 	if f.number, err = f.rows(ctx); err != nil {
 		return fmt.Errorf("pull for partition %d, offsets %v: %w", f.batch.Partition, f.batch.Range, err)
+	}
+	if slow := s.t.config.Slow; slow > 0 && !f.replaying {
+		timer := time.NewTimer(time.Duration(float64(f.batch.Len())/slow*float64(time.Second)) - time.Since(began))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	err = guarded(func() error { return c.contribute(f) })
 	if errors.Is(err, errCrashed) {

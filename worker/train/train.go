@@ -75,6 +75,10 @@ type Config struct {
 	// as the events in flight are. Events that some shard has learned already are not
 	// held back: to replay is to catch up. 0 is as fast as it goes.
 	Rate float64
+	// Slow makes the trainer learn no more than so many events in a second that it is busy, as
+	// if its processor were slower; 0 does not. It is for trying out how many workers there
+	// should be on machines that are too small for them.
+	Slow float64
 	// Cache, if not empty, is a directory where extracted examples are kept for other
 	// passes, replays and restarts (see package cache). Several workers may share it.
 	Cache string
@@ -91,6 +95,9 @@ func (c *Config) validate() error {
 	}
 	if !(c.Rate >= 0) { // or no number
 		return fmt.Errorf("a rate of %v events per second: %w", c.Rate, ps.ErrInvalid)
+	}
+	if !(c.Slow >= 0) {
+		return fmt.Errorf("as slow as %v events per second: %w", c.Slow, ps.ErrInvalid)
 	}
 	if c.Skipped == nil {
 		c.Skipped = func(*worker.Event, error) {}
@@ -232,7 +239,8 @@ func (t *Trainer) Run(ctx context.Context) error {
 			clear(t.positions)
 			t.mu.Unlock()
 			if len(a.Partitions) == 0 {
-				t.config.Logger.Info("no partitions for this worker", "generation", a.Generation, "workers", a.Workers)
+				t.config.Logger.Warn("there are more workers than partitions: this one has nothing to do until another leaves",
+					"partitions", t.config.Model.Partitions, "generation", a.Generation)
 				continue
 			}
 			t.config.Logger.Info("partitions assigned", "generation", a.Generation, "partitions", a.Partitions)
