@@ -22,7 +22,7 @@ var (
 	movesFlag       = flag.Int("moves", 8, "elastic suite: shards that are moved, one after the other")
 	cyclesFlag      = flag.Int("cycles", 1, "elastic suite: how often the cluster grows from one node to four and shrinks back")
 	elasticRateFlag = flag.Int("elastic-rate", 3000, "elastic suite: events a second")
-	elasticRestFlag = flag.Duration("elastic-rest", time.Second, "elastic suite: time between changes of the cluster")
+	elasticRestFlag = flag.Duration("elastic-rest", 300*time.Millisecond, "elastic suite: time between changes of the cluster")
 )
 
 // elasticNodes is how many nodes the cluster grows to.
@@ -250,8 +250,8 @@ func p99(took []time.Duration) time.Duration { return took[len(took)*99/100] }
 // moves shards, while events are learned and rows are read. Nothing may be lost or doubled,
 // and every pull has to be answered within a second.
 func TestTheClusterGrowsAndShrinksWhileItLearns(t *testing.T) {
-	perCycle := 2*(elasticNodes-1)*(2*time.Second+*elasticRestFlag) + 10*time.Second
-	total := 15*time.Second + time.Duration(*cyclesFlag)*perCycle + time.Duration(*movesFlag)*350*time.Millisecond
+	perCycle := 3*(elasticNodes-1)*(time.Second+*elasticRestFlag) + 5*time.Second
+	total := 10*time.Second + time.Duration(*cyclesFlag)*perCycle + time.Duration(*movesFlag)*350*time.Millisecond
 	e := newElastic(t, int(total.Seconds()*float64(*elasticRateFlag)))
 	began := time.Now()
 	time.Sleep(3 * time.Second)
