@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -295,6 +297,55 @@ func TestGossipThatChangesItsMindEndsTheLooking(t *testing.T) {
 		})
 		if want := []string{"a 1m1.1s"}; !slices.Equal(w.expelled, want) {
 			t.Errorf("expelled are %v, want %v: it has died after all", w.expelled, want)
+		}
+	})
+}
+
+// TestAStormOfFalseAlarmsExpelsNobodyWhoAnswers lets gossip take twenty nodes for dead and for
+// alive again, at random, for a minute, while one in thirty looks at them is not answered.
+// One node does die on the way.
+func TestAStormOfFalseAlarmsExpelsNobodyWhoAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		random := rand.New(rand.NewPCG(1, 2))
+		var names []string
+		for i := range 20 {
+			name := fmt.Sprintf("n%02d", i)
+			names = append(names, name)
+			w.joins(node(name), func(int) behaviour {
+				if random.IntN(30) == 0 {
+					return stopped
+				}
+				return answering
+			})
+		}
+		dies := time.Now().Add(30 * time.Second)
+		w.joins(node("victim"), func(int) behaviour {
+			if time.Now().After(dies) {
+				return refusing
+			}
+			return answering
+		})
+		alarms := 0
+		w.during(func() {
+			for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond) {
+				state := membership.Dead
+				if random.IntN(2) == 0 {
+					state = membership.Alive
+				}
+				w.says(names[random.IntN(len(names))], state)
+				alarms++
+				if time.Now().After(dies) && time.Now().Before(dies.Add(200*time.Millisecond)) {
+					w.says("victim", membership.Dead)
+				}
+			}
+			for _, name := range names {
+				w.says(name, membership.Alive)
+			}
+			time.Sleep(5 * time.Second)
+		})
+		if len(w.expelled) != 1 || !strings.HasPrefix(w.expelled[0], "victim 30.") {
+			t.Errorf("after %d alarms %v are expelled, want the victim alone, at once", alarms, w.expelled)
 		}
 	})
 }

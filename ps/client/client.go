@@ -225,7 +225,7 @@ func retryable(err error) bool {
 
 // Bounds of the pause before shards are asked again without a newer map.
 const (
-	pauseMin = 10 * time.Millisecond
+	pauseMin = 2 * time.Millisecond // a shard that moves is somewhere else within a few
 	pauseMax = 500 * time.Millisecond
 )
 
