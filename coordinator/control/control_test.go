@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -311,4 +312,88 @@ func TestNewRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// holding is what nodes hold: of the shards that move to one, whole copies.
+type holding struct{ s *meta.Store }
+
+func (h holding) Holdings(ctx context.Context, address string) (all []ps.Holding, err error) {
+	v, err := h.s.View(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for id, shard := range v.Shards {
+		if m := v.Map(); m.Addresses[shard.Target] == address {
+			for _, model := range v.Models {
+				all = append(all, ps.Holding{Model: model.Name, Shard: ps.ShardID(id), Fence: shard.Fence, Copy: true})
+			}
+		}
+	}
+	return all, nil
+}
+
+func TestOperatorsMoveAndDrain(t *testing.T) {
+	s := store(t)
+	if _, _, err := s.ApplyModel(t.Context(), model()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := control.New(control.Config{Store: s, ID: "c", NodesMin: 2, Nodes: holding{s}, Moves: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	background(t, c.Run)
+	ctx := t.Context()
+	node(t, s, "a")
+	node(t, s, "b")
+	until(t, s, "a complete map", complete)
+	if err := c.Move(ctx, []ps.ShardID{0}, "b", "operator"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, s, "shard 0 on b, and another one of b's on a in its place or not", func(v coordinator.View) bool { return v.Shards[0].Owner == "b" && v.Shards[0].Fence == 2 })
+	for what, try := range map[string]struct {
+		is  error
+		err error
+	}{
+		"a shard that is not there": {ps.ErrInvalid, c.Move(ctx, []ps.ShardID{8}, "a", "operator")},
+		"a node that is not there":  {ps.ErrInvalid, c.Move(ctx, []ps.ShardID{1}, "z", "operator")},
+		"nobody to drain":           {ps.ErrUnavailable, c.Drain(ctx, "z", true, "operator")},
+	} {
+		if !errors.Is(try.err, try.is) {
+			t.Errorf("%s: %v, want %v", what, try.err, try.is)
+		}
+	}
+	if err := c.Drain(ctx, "b", true, "operator"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, s, "all shards on a, and none on their way", func(v coordinator.View) bool { return shares(v)["a"] == 8 && !moving(v) })
+	if err := c.Drain(ctx, "a", true, "operator"); !errors.Is(err, ps.ErrConflict) {
+		t.Errorf("drain of the last node: %v, want ErrConflict", err)
+	}
+	if err := c.Move(ctx, []ps.ShardID{1}, "b", "operator"); !errors.Is(err, ps.ErrConflict) {
+		t.Errorf("a move to a node that is drained: %v, want ErrConflict", err)
+	}
+	if err := c.Drain(ctx, "b", false, "operator"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, s, "b has its share again", func(v coordinator.View) bool { return shares(v)["b"] == 4 && !moving(v) })
+	if moves, err := c.Rebalance(ctx, true, "operator"); err != nil || len(moves) > 0 {
+		t.Errorf("even nodes would be evened out by %v (%v)", moves, err)
+	}
+	events, err := s.Events(ctx, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for _, e := range events {
+		if e.By == "operator" {
+			asked++
+		}
+	}
+	if asked != 3 {
+		t.Errorf("%d events are an operator's, want a move and two drains: %+v", asked, events)
+	}
+}
+
+func moving(v coordinator.View) bool {
+	return slices.ContainsFunc(v.Shards, func(s route.Shard) bool { return s.Target != "" })
 }

@@ -28,8 +28,8 @@ const (
 
 // Move makes shards move to a node, or stay where they are if it is "". It returns when
 // that is agreed on, not when they have arrived. The error wraps ps.ErrInvalid for a shard
-// that the cluster does not have, ps.ErrUnavailable for a node that is not there or is to
-// give up what it has, and ps.ErrNoOwner for a shard without an owner, which nothing can be
+// that the cluster does not have or a node that is not there, ps.ErrConflict for one that is
+// to give up what it has, and ps.ErrNoOwner for a shard without an owner, which nothing can be
 // copied from. by is who asks.
 func (c *Controller) Move(ctx context.Context, shards []ps.ShardID, to ps.NodeID, by string) error {
 	return c.change(ctx, func(v coordinator.View) ([]route.Shard, []coordinator.Event, error) {
@@ -37,15 +37,15 @@ func (c *Controller) Move(ctx context.Context, shards []ps.ShardID, to ps.NodeID
 		target := slices.IndexFunc(live, func(n placement.Node) bool { return n.ID == to })
 		switch {
 		case to != "" && target < 0:
-			return nil, nil, fmt.Errorf("move shards to node %s: it is not there: %w", to, ps.ErrUnavailable)
+			return nil, nil, fmt.Errorf("move shards to node %s: it is not there: %w", to, ps.ErrInvalid)
 		case to != "" && live[target].Draining:
-			return nil, nil, fmt.Errorf("move shards to node %s: it is being drained: %w", to, ps.ErrUnavailable)
+			return nil, nil, fmt.Errorf("move shards to node %s: it is being drained: %w", to, ps.ErrConflict)
 		}
 		next := slices.Clone(v.Shards)
 		var p plan
 		for _, id := range shards {
 			if int(id) >= len(next) {
-				return nil, nil, fmt.Errorf("move shard %d of %d: %w", id, len(next), ps.ErrInvalid)
+				return nil, nil, fmt.Errorf("move shard %d: the cluster has shards 0 to %d: %w", id, len(next)-1, ps.ErrInvalid)
 			}
 			s := &next[id]
 			before := s.Target
@@ -114,8 +114,19 @@ func (c *Controller) sampleLoads(ctx context.Context, v coordinator.View) ([]flo
 }
 
 // Drain makes a node give up all it has, or takes that back. by is who asks. The error
-// wraps ps.ErrUnavailable if the node is not there.
+// wraps ps.ErrUnavailable if the node is not there, and ps.ErrConflict if there is no other
+// that could take what it has.
 func (c *Controller) Drain(ctx context.Context, node ps.NodeID, drain bool, by string) error {
+	if drain {
+		v, err := c.cfg.Store.View(ctx)
+		if err != nil {
+			return err
+		}
+		live, _ := living(v.Nodes)
+		if !slices.ContainsFunc(live, func(n placement.Node) bool { return n.ID != node && !n.Draining }) {
+			return fmt.Errorf("drain node %s: no other node is there that could take its shards; start one first: %w", node, ps.ErrConflict)
+		}
+	}
 	if err := c.cfg.Store.Drain(ctx, node, drain); err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (s *Server) find(ctx context.Context, node string) (ps.NodeID, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("node %q is not there; there are %v: %w", node, all, ps.ErrUnavailable)
+		return "", fmt.Errorf("node %q is not there; there are %v: %w", node, all, ps.ErrInvalid)
 	}
 	return "", fmt.Errorf("there are %d nodes named %q: give the identifier of one of %v: %w", len(found), node, found, ps.ErrInvalid)
 }
@@ -189,8 +189,8 @@ func nodeIDs(names []string) []ps.NodeID {
 
 // Move makes shards move to the node of an identifier or name, which it returns; "" lets
 // shards on the move stay. It returns when that is agreed on, not when they have arrived.
-// Errors wrap ps.ErrUnavailable for a node that is not there or is drained, ps.ErrNoOwner
-// for a shard that has no owner, and ps.ErrInvalid.
+// Errors wrap ps.ErrInvalid for a node or a shard that is not there, ps.ErrConflict for a
+// node that is being drained, and ps.ErrNoOwner for a shard that has no owner.
 func (c *Client) Move(ctx context.Context, shards []ps.ShardID, node string) (ps.NodeID, error) {
 	request := &adminv1.MoveShardsRequest{Node: node}
 	for _, s := range shards {
@@ -204,8 +204,8 @@ func (c *Client) Move(ctx context.Context, shards []ps.ShardID, node string) (ps
 }
 
 // Drain makes the node of an identifier or name, which it returns, give up all it has, or
-// takes that back. It returns when that is agreed on. The error wraps ps.ErrUnavailable if
-// the node is not there.
+// takes that back. It returns when that is agreed on. The error wraps ps.ErrInvalid if the
+// node is not there, and ps.ErrConflict if no other could take what it has.
 func (c *Client) Drain(ctx context.Context, node string, drain bool) (ps.NodeID, error) {
 	response, err := c.admin.DrainNode(ctx, &adminv1.DrainNodeRequest{Node: node, Undo: !drain})
 	if err != nil {

@@ -93,8 +93,8 @@ func TestOperationsReachTheNodesThatTheyName(t *testing.T) {
 	}
 
 	// What names nobody, or two, is refused with what there is.
-	if _, err := client.Move(ctx, []ps.ShardID{1}, "ps-9"); !errors.Is(err, ps.ErrUnavailable) || !strings.Contains(err.Error(), "ps-0-aa") {
-		t.Errorf("move to nobody: %v, want ErrUnavailable with the nodes there are", err)
+	if _, err := client.Move(ctx, []ps.ShardID{1}, "ps-9"); !errors.Is(err, ps.ErrInvalid) || !strings.Contains(err.Error(), "ps-0-aa") {
+		t.Errorf("move to nobody: %v, want ErrInvalid with the nodes there are", err)
 	}
 	if _, err := client.Drain(ctx, "ps-1", true); !errors.Is(err, ps.ErrInvalid) || !strings.Contains(err.Error(), "ps-1-cc") {
 		t.Errorf("drain one of two: %v, want ErrInvalid with both", err)

@@ -30,6 +30,9 @@ type SendConfig struct {
 	Sent func(rows int64)
 }
 
+// deliverMax is how long brokers may be away before what waits for them is given up.
+const deliverMax = time.Minute
+
 // sentEvery is how many rows are between two calls of Sent.
 const sentEvery = 10_000
 
@@ -46,14 +49,22 @@ func Send(ctx context.Context, c SendConfig, from io.Reader) (rows int64, err er
 	if err != nil {
 		return 0, err
 	}
-	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(5*time.Millisecond))...)
+	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(5*time.Millisecond), kgo.RecordDeliveryTimeout(deliverMax))...)
 	if err != nil {
 		return 0, fmt.Errorf("send to %s: %w: %w", c.URL, ps.ErrInvalid, err)
 	}
 	defer client.Close()
+	asking, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	if err := client.Ping(asking); err != nil {
+		return 0, fmt.Errorf("send to %s: no broker answers: %w: %w", c.URL, ps.ErrUnavailable, err)
+	}
 	table := csv.NewReader(from)
 	table.ReuseRecord = true
 	header, err := table.Read()
+	if errors.Is(err, io.EOF) {
+		return 0, fmt.Errorf("the file is empty: a header with the names of the columns has to be its first line: %w", ps.ErrInvalid)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("header: %w: %w", ps.ErrInvalid, err)
 	}
