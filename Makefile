@@ -14,7 +14,7 @@ ifeq ($(origin GOEXPERIMENT),undefined)
 export GOEXPERIMENT := $(shell GOEXPERIMENT=simd $(GO) env GOOS >/dev/null 2>&1 && echo simd)
 endif
 
-.PHONY: help build run test soak failovers elastic kafka race fuzz openapi python check format bench bench-peers proto clean
+.PHONY: help build run test soak failovers elastic kafka keda race fuzz openapi python check format bench bench-peers proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ fuzz: ## fuzz every decoder for FUZZTIME each
 ELASTIC ?= -moves 200 -cycles 2 -elastic-rate 40000 -elastic-rest 10s
 elastic: ## let a cluster grow, shrink and move shards for minutes while it learns and is read
 	$(GO) test -v -timeout 0 -run '^TestTheClusterGrowsAndShrinksWhileItLearns$$' ./test -args $(ELASTIC)
+
+keda: build ## let KEDA's own client ask a coordinator how many workers it wants
+	FRESHET_BIN=$(CURDIR)/bin/freshet $(GO) test -C test/keda -count=1 -v ./...
 
 KAFKA ?=
 kafka: build ## learn real clicks through a real broker of Kafka; needs Java, Maven and FRESHET_DATA
