@@ -1,12 +1,16 @@
 package meta
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/freshet-ml/freshet/coordinator"
@@ -48,7 +52,7 @@ func (s *Store) recordOps(events []coordinator.Event) ([]clientv3.Op, error) {
 		if _, err := rand.Read(random); err != nil {
 			return nil, fmt.Errorf("name of an event: %w", err)
 		}
-		// Sorted by time; of one time, in the order given.
+		// Old ones are found by the time, and those given together are in their order.
 		key := fmt.Sprintf("%s%015d-%03d-%s", s.keys.events(), e.At, len(ops), hex.EncodeToString(random))
 		ops = append(ops, clientv3.OpPut(key, string(value)))
 	}
@@ -103,13 +107,18 @@ func (s *Store) Events(ctx context.Context, most int) ([]coordinator.Event, erro
 	request, cancel := s.request(ctx)
 	defer cancel()
 	got, err := s.client.Get(request, s.keys.events(), clientv3.WithPrefix(), clientv3.WithLimit(int64(most)),
-		clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend))
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend))
 	if err != nil {
 		return nil, s.explain(ctx, "read events", err)
 	}
+	// Clocks of several coordinators differ, and a millisecond has room for many; revisions do
+	// not lie. Those of one transaction are in the order of their names.
+	slices.SortFunc(got.Kvs, func(a, b *mvccpb.KeyValue) int {
+		return cmp.Or(cmp.Compare(a.CreateRevision, b.CreateRevision), bytes.Compare(a.Key, b.Key))
+	})
 	events := make([]coordinator.Event, len(got.Kvs))
 	for i, kv := range got.Kvs {
-		if err := decode("event", kv.Value, &events[len(events)-1-i]); err != nil {
+		if err := decode("event", kv.Value, &events[i]); err != nil {
 			return nil, err
 		}
 	}

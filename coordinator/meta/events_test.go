@@ -17,7 +17,7 @@ func TestEventsAreReadInTheOrderOfTheirMaking(t *testing.T) {
 		{Kind: coordinator.EventMember, What: "node a joined", By: "c"},
 		{Kind: coordinator.EventMember, What: "node b joined", By: "c"},
 	}
-	if err := s.Record(t.Context(), want...); err != nil {
+	if err := s.Record(t.Context(), want...); err != nil { // mostly in the millisecond of what follows
 		t.Fatal(err)
 	}
 	moved := coordinator.Event{Kind: coordinator.EventShards, What: "4 shards have the owner a", Why: "they had none", By: "c"}
