@@ -13,6 +13,7 @@ import (
 // What is in up's directory, beside an example's events.
 const (
 	secretName  = "secret"
+	streamName  = "stream" // its identity
 	lettersName = "dead-letters.jsonl"
 	etcdName    = "etcd"
 	epochsName  = "epochs"

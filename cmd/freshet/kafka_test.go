@@ -54,6 +54,21 @@ func TestAClusterLearnsATopic(t *testing.T) {
 		t.Errorf("learned %+v, want %d events once each, and something learned", report, events)
 	}
 
+	// In a directory it goes on where it was, whatever --from would mean by now.
+	dir := filepath.Join(t.TempDir(), "state")
+	for run, want := range []int64{events, 2 * events} {
+		if run == 1 {
+			if code, _, stderr := freshet(t, "stream", "send", strings.TrimPrefix(file, "file://"), "--to", url); code != 0 {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+		}
+		code, stdout, stderr := freshet(t, "up", spec, "--stream", url, "--until-end", "--listen", "127.0.0.1:0", "--shards", "16", "--dir", dir, "-o", "json",
+			"--from", []string{"earliest", "latest"}[run])
+		if err := json.Unmarshal([]byte(stdout), &report); code != 0 || err != nil || report.Events != want || !report.Audit.Clean() {
+			t.Errorf("run %d: exit code %d, %v, %+v, want %d events: %s", run, code, err, report, want, stderr)
+		}
+	}
+
 	// What cannot be: said with what to do.
 	for name, test := range map[string]struct {
 		args []string

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net"
 	"os"
@@ -452,9 +453,18 @@ func (u *upSettings) prepare(ctx context.Context, t *terminal, specPath string, 
 	if j.secret, err = makeSecret(dir.file(secretName)); err != nil {
 		return nil, err
 	}
+	known, err := os.ReadFile(dir.file(streamName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	if j.source, err = openStream(ctx, opening{
-		spec: j.spec, url: j.url, columns: feature.Columns(j.spec), secret: j.secret, from: u.from, bounded: u.untilEnd, logger: t.logger,
+		spec: j.spec, url: j.url, columns: feature.Columns(j.spec), secret: j.secret, known: ps.StreamID(known), from: u.from, bounded: u.untilEnd,
+		logger: t.logger,
 	}); err != nil {
+		return nil, err
+	}
+	// Where a topic's stream begins is worked out once: its log may begin elsewhere by now.
+	if err := os.WriteFile(dir.file(streamName), []byte(j.source.Identity()), 0o600); err != nil {
 		return nil, err
 	}
 	j.model = ps.Model{
