@@ -1,27 +1,16 @@
 #!/usr/bin/env bash
-# Installs the package into an environment of its own and checks it: types, style, that its
+# Checks the package in environments of its own (see install.sh): types, style, that its
 # generated code is up to date, and its tests, those against a real cluster among them.
 #
 #   proto/python/check.sh PROGRAM [pytest's arguments ...]
 #
-# PROGRAM is bin/freshet. The environment is made once, in bin/python.
+# PROGRAM is bin/freshet.
 set -euo pipefail
 program="$(realpath "$1")"
 shift
 cd "$(dirname "$0")/../.."
 tools=bin/python
-if [ ! -e "$tools/made" ] || [ proto/python/pyproject.toml -nt "$tools/made" ]; then
-  echo "making $tools ..."
-  python3 -m venv --clear "$tools"
-  "$tools/bin/pip" install --quiet -e 'proto/python[test]'
-  touch "$tools/made"
-fi
-# protoc of protobuf 4, which does not go with what the package needs: see generate.sh.
-if [ ! -e "$tools/protoc/made" ]; then
-  python3 -m venv --clear "$tools/protoc"
-  "$tools/protoc/bin/pip" install --quiet grpcio-tools==1.62.3 'setuptools<70'
-  touch "$tools/protoc/made"
-fi
+proto/python/install.sh
 rm -rf "$tools/generated"
 PYTHON="$PWD/$tools/protoc/bin/python" proto/python/generate.sh "$tools/generated"
 for file in "$tools"/generated/*; do
