@@ -118,7 +118,7 @@ class ModelStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., stream: _Optional[str] = ..., generation: _Optional[int] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ..., rows: _Optional[int] = ..., progress_error: _Optional[str] = ...) -> None: ...
 
 class PartitionStatus(_message.Message):
-    __slots__ = ("partition", "worker", "applied", "end", "end_known", "skipped", "event_time")
+    __slots__ = ("partition", "worker", "applied", "end", "end_known", "skipped", "event_time", "newest")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +126,7 @@ class PartitionStatus(_message.Message):
     END_KNOWN_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
     partition: int
     worker: str
     applied: int
@@ -133,7 +134,8 @@ class PartitionStatus(_message.Message):
     end_known: bool
     skipped: int
     event_time: int
-    def __init__(self, partition: _Optional[int] = ..., worker: _Optional[str] = ..., applied: _Optional[int] = ..., end: _Optional[int] = ..., end_known: bool = ..., skipped: _Optional[int] = ..., event_time: _Optional[int] = ...) -> None: ...
+    newest: int
+    def __init__(self, partition: _Optional[int] = ..., worker: _Optional[str] = ..., applied: _Optional[int] = ..., end: _Optional[int] = ..., end_known: bool = ..., skipped: _Optional[int] = ..., event_time: _Optional[int] = ..., newest: _Optional[int] = ...) -> None: ...
 
 class TakeEpochRequest(_message.Message):
     __slots__ = ("model",)
