@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,10 +349,11 @@ func TestABrokerThatIsAwayForAWhileIsWaitedFor(t *testing.T) {
 	b.send(b.client, 0, `{"item":"a"}`)
 	r := read(t, open(t, b.config()), all(1)...)
 	check(t, next(t, r, 1), "0@0 - a - -")
-	away := true
+	var away atomic.Bool
+	away.Store(true)
 	b.cluster.ControlKey(1, func(req kmsg.Request) (kmsg.Response, error, bool) { // fetches
 		b.cluster.KeepControl()
-		if !away {
+		if !away.Load() {
 			return nil, nil, false
 		}
 		return nil, errors.New("broken pipe"), true
@@ -362,7 +364,7 @@ func TestABrokerThatIsAwayForAWhileIsWaitedFor(t *testing.T) {
 			t.Fatalf("while the broker is away: %v, want ErrIdle", err)
 		}
 	}
-	away = false
+	away.Store(false)
 	b.send(b.client, 0, `{"item":"b"}`)
 	check(t, next(t, r, 1), "0@1 - b - -")
 }
