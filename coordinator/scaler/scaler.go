@@ -8,6 +8,7 @@
 package scaler
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -66,8 +67,10 @@ const (
 	// upLooks is how many looks in a row more must be needed: one may be a burst, or a pause
 	// of whoever looks.
 	upLooks = 2
-	// slack is by what part of a worker the need may be beyond a whole number.
-	slack = 0.1
+	// deadband is by what part of the present workers the need may differ without a reason
+	// for others. A need near a whole number would otherwise go over it and back with the
+	// noise of any stream.
+	deadband = 0.1
 	// busyMin is for how many seconds workers must have been busy for a rate.
 	busyMin = 1
 )
@@ -133,7 +136,7 @@ func (m *Model) measured(first, last Look) float64 {
 }
 
 // wanted returns how many workers are wanted: more as soon as that is needed twice in a row,
-// fewer when that was enough for downFor.
+// fewer when that was enough for downFor, and as many as before within the deadband.
 func (m *Model) wanted(l Look, f Figures) int {
 	most := max(l.Partitions, 1)
 	before := m.last.Wanted
@@ -150,29 +153,23 @@ func (m *Model) wanted(l Look, f Figures) int {
 	}
 	m.needs = append(m.needs, need{l.At, needed})
 	m.needs = slices.DeleteFunc(m.needs, func(n need) bool { return l.At.Sub(n.at) > downFor })
-	up := before
-	if len(m.needs) >= upLooks {
-		least := math.Inf(1)
-		for _, n := range m.needs[len(m.needs)-upLooks:] {
-			least = min(least, n.workers)
-		}
-		up = whole(least)
+	lasting := 0.0 // what the last looks all needed
+	if n := len(m.needs) - upLooks; n >= 0 {
+		lasting = slices.MinFunc(m.needs[n:], byWorkers).workers
 	}
-	down := 0
-	if l.At.Sub(m.needs[0].at) < downFor-window/2 { // too young to say that fewer were enough
-		down = before
-	}
-	for _, n := range m.needs {
-		down = max(down, whole(n.workers))
-	}
+	highest := slices.MaxFunc(m.needs, byWorkers).workers
+	long := l.At.Sub(m.needs[0].at) >= downFor-window/2 // else they are too young to say that fewer were enough
+	now := float64(before)
 	switch {
-	case up > before:
-		before = up
-	case down < before:
-		before = down
+	case lasting > now*(1+deadband):
+		before = whole(lasting)
+	case long && highest < now*(1-deadband):
+		before = whole(highest)
 	}
 	return min(max(before, 1), most)
 }
 
-// whole returns the workers that do what so many would.
-func whole(needed float64) int { return max(1, int(math.Ceil(needed-slack))) }
+func byWorkers(a, b need) int { return cmp.Compare(a.workers, b.workers) }
+
+// whole returns the workers that do what so many would, at least 1.
+func whole(needed float64) int { return max(1, int(math.Ceil(needed))) }
