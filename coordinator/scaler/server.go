@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -26,8 +28,15 @@ const (
 	metaUtilisation = "targetUtilisation"
 )
 
-// lookEvery is the time between two looks at the cluster.
-const lookEvery = 5 * time.Second
+const (
+	// lookEvery is the time between two looks at the cluster.
+	lookEvery = 5 * time.Second
+	// forgetAfter is for how long targets that nobody asks for are kept in mind. KEDA asks
+	// every 30 s, or as a ScaledObject says.
+	forgetAfter = 10 * time.Minute
+	// askedMax is how many targets are kept in mind besides the usual ones.
+	askedMax = 256
+)
 
 // Config is what a Server needs.
 type Config struct {
@@ -65,10 +74,12 @@ type Server struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	models map[asked]*Model
-	known  map[string]int // looks that were taken, by the name of a model
-	now    map[asked]Figures
-	news   chan struct{} // closed by the next look
+	models  map[asked]*Model
+	askedAt map[asked]time.Time // of models with other targets than the usual ones
+	looked  bool                // there was a look
+	known   map[string]int      // looks that were taken, by the name of a model; of every model there is
+	now     map[asked]Figures
+	news    chan struct{} // closed by the next look
 }
 
 // asked is a model and what somebody wants of it.
@@ -83,7 +94,7 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		config: c, models: make(map[asked]*Model), known: make(map[string]int), now: make(map[asked]Figures), news: make(chan struct{}),
+		config: c, models: make(map[asked]*Model), askedAt: make(map[asked]time.Time), known: make(map[string]int), now: make(map[asked]Figures), news: make(chan struct{}),
 	}
 	if c.Metrics != nil {
 		var err error
@@ -119,9 +130,11 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) take(st coordinator.Status, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.looked = true
 	seen := make(map[string]bool)
 	for _, m := range st.Models {
 		seen[m.Name] = true
+		s.known[m.Name] += 0
 		if m.ProgressError != "" {
 			continue // nothing is known, and 0 would be a lie
 		}
@@ -139,10 +152,17 @@ func (s *Server) take(st coordinator.Status, at time.Time) {
 		s.metrics.set(m.Name, s.now[usual])
 	}
 	for of := range s.models {
-		if !seen[of.model] {
+		since, unusual := s.askedAt[of]
+		if !seen[of.model] || unusual && at.Sub(since) > forgetAfter {
 			delete(s.models, of)
+			delete(s.askedAt, of)
 			delete(s.now, of)
-			delete(s.known, of.model)
+		}
+	}
+	for name := range s.known {
+		if !seen[name] {
+			delete(s.known, name)
+			s.metrics.forget(name) // an autoscaler would go on with the last number
 		}
 	}
 	close(s.news)
@@ -171,7 +191,8 @@ func lookAt(st coordinator.Status, m coordinator.ModelStatus, at time.Time) Look
 	return l
 }
 
-// figures returns what is known of what is asked for. It waits for the first look.
+// figures returns what is known of what is asked for, or a gRPC status: InvalidArgument where
+// the metadata has to be put right, Unavailable where asking later helps.
 func (s *Server) figures(ctx context.Context, ref *externalscaler.ScaledObjectRef) (asked, Figures, error) {
 	of, err := s.parse(ref)
 	if err != nil {
@@ -179,20 +200,32 @@ func (s *Server) figures(ctx context.Context, ref *externalscaler.ScaledObjectRe
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if of.model == "" {
-		if len(s.known) != 1 {
-			return of, Figures{}, status.Errorf(codes.InvalidArgument, "say which model with %s: there are %d", metaModel, len(s.known))
-		}
-		for name := range s.known {
-			of.model = name
-		}
+	if !s.looked {
+		return of, Figures{}, status.Error(codes.Unavailable, "this coordinator has not looked at the cluster yet")
 	}
-	if s.known[of.model] == 0 {
-		return of, Figures{}, status.Errorf(codes.Unavailable, "nothing is known of model %q yet: it was not applied, or its shards do not answer", of.model)
+	names := slices.Sorted(maps.Keys(s.known))
+	if of.model == "" && len(names) == 1 {
+		of.model = names[0]
 	}
-	if s.models[of] == nil { // somebody wants it otherwise; it begins with the next look
-		s.models[of] = NewModel(of.targets)
-		s.now[of] = s.now[asked{of.model, s.config.Targets}]
+	looks, there := s.known[of.model]
+	switch {
+	case of.model == "":
+		return of, Figures{}, status.Errorf(codes.InvalidArgument, "say which model with %s: there are %q", metaModel, names)
+	case !there:
+		return of, Figures{}, status.Errorf(codes.InvalidArgument, "there is no model %q: apply it, or put %s right: there are %q", of.model, metaModel, names)
+	case looks == 0:
+		return of, Figures{}, status.Errorf(codes.Unavailable, "nothing is known of model %q yet: its shards do not answer", of.model)
+	}
+	if of.targets != s.config.Targets { // somebody wants it otherwise
+		if s.models[of] == nil { // it begins with the next look
+			if len(s.askedAt) >= askedMax {
+				return of, Figures{}, status.Errorf(codes.ResourceExhausted,
+					"%d other targets are asked for already: use the coordinator's, or those of another ScaledObject", askedMax)
+			}
+			s.models[of] = NewModel(of.targets)
+			s.now[of] = s.now[asked{of.model, s.config.Targets}]
+		}
+		s.askedAt[of] = time.Now()
 	}
 	return of, s.now[of], ctx.Err()
 }
@@ -231,8 +264,12 @@ func (s *Server) IsActive(ctx context.Context, ref *externalscaler.ScaledObjectR
 	return &externalscaler.IsActiveResponse{Result: f.Active}, nil
 }
 
-// StreamIsActive is called by gRPC. It sends what is so, and then every change.
+// StreamIsActive is called by gRPC. It sends what is so, and then every change. It waits for a
+// model that is not there yet; the other calls say so.
 func (s *Server) StreamIsActive(ref *externalscaler.ScaledObjectRef, stream grpc.ServerStreamingServer[externalscaler.IsActiveResponse]) error {
+	if _, err := s.parse(ref); err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
 	sent, last := false, false
 	for {
 		s.mu.Lock()
@@ -240,9 +277,9 @@ func (s *Server) StreamIsActive(ref *externalscaler.ScaledObjectRef, stream grpc
 		s.mu.Unlock()
 		_, f, err := s.figures(stream.Context(), ref)
 		switch {
-		case status.Code(err) == codes.Unavailable: // not known yet
-		case err != nil:
+		case status.Code(err) == codes.ResourceExhausted:
 			return err
+		case err != nil: // not known yet
 		case !sent || f.Active != last:
 			if err := stream.Send(&externalscaler.IsActiveResponse{Result: f.Active}); err != nil {
 				return err
@@ -304,6 +341,15 @@ func newMetrics(to prometheus.Registerer) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+func (m *metrics) forget(model string) {
+	if m == nil {
+		return
+	}
+	for _, g := range []*prometheus.GaugeVec{m.wanted, m.arrival, m.rate, m.backlog, m.lag} {
+		g.DeleteLabelValues(model)
+	}
 }
 
 func (m *metrics) set(model string, f Figures) {

@@ -113,8 +113,9 @@ func TestKEDAIsToldWhatIsWanted(t *testing.T) {
 			t.Errorf("%s: %v, want InvalidArgument", what, err)
 		}
 	}
-	if _, err := client.GetMetricSpec(ctx, ref("model", "nobody's")); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "nobody's") {
-		t.Errorf("a model that is not there: %v, want Unavailable with its name", err)
+	if _, err := client.GetMetricSpec(ctx, ref("model", "nobody's")); status.Code(err) != codes.InvalidArgument ||
+		!strings.Contains(err.Error(), "nobody's") || !strings.Contains(err.Error(), `"other" "shop"`) {
+		t.Errorf("a model that is not there: %v, want InvalidArgument with its name and those there are", err)
 	}
 	if got := testutil.ToFloat64(collect(t, registry, "freshet_stream_backlog_events", "shop")); got != 30 {
 		t.Errorf("the backlog of shop is told to be %v, want 30", got)
