@@ -73,6 +73,8 @@ const movesUsage = "shards that may move from node to node at once to keep the n
 // movesDefault is some eight times what a node sends at once: a shard takes a second at most.
 const movesDefault = 8
 
+const metricsUsage = "address of /metrics of the coordinator for Prometheus, such as 127.0.0.1:7401 (empty: none)"
+
 const standbysUsage = "copies of every shard that other nodes keep, to take over within a second"
 
 func newCoordinator(t *terminal) *cobra.Command {
@@ -172,7 +174,7 @@ func newCoordinator(t *terminal) *cobra.Command {
 	flags.IntVar(&moves, "moves", movesDefault, movesUsage)
 	flags.DurationVar(&scale.CatchUp, "scale-catch-up", time.Minute, "time in which as many workers as an autoscaler is told to want work off a backlog")
 	flags.Float64Var(&scale.Utilisation, "scale-utilisation", 0.7, "part of the time that they are to be busy")
-	flags.StringVar(&metrics, "metrics", "", "address of /metrics for Prometheus, such as 127.0.0.1:7401 (empty: none)")
+	flags.StringVar(&metrics, "metrics", "", metricsUsage)
 	flags.StringVar(&checkpoints.bucket, "checkpoints", "", "URL of where epochs are written: file:///dir, s3://, gs://, azblob:// (default: none are taken)")
 	checkpoints.add(cmd, time.Minute)
 	flags.StringVar(&embedded.Dir, "embed-etcd", "", "run an etcd in this process, with its data in this directory")

@@ -50,6 +50,7 @@ type upSettings struct {
 	rate      float64
 	killEvery time.Duration
 	untilEnd  bool
+	metrics   string
 
 	checkpoints epochSettings
 	goesOn      bool // an earlier up has learned in the directory
@@ -114,6 +115,7 @@ Without, up works in a temporary directory, begins empty and leaves nothing.`,
 	flags.IntVar(&u.inFlight, "in-flight", 0, "events between pull and push over all workers (default: the spec's)")
 	flags.Float64Var(&u.rate, "rate", 0, "events per second, over all workers, that are learned at most (0: as fast as it goes)")
 	flags.DurationVar(&u.killEvery, "kill-every", 0, "time between kills of a node or a worker, at least 1s (0: none is killed)")
+	flags.StringVar(&u.metrics, "metrics", "", metricsUsage)
 	u.checkpoints.add(cmd, 30*time.Second)
 	flags.BoolVar(&u.untilEnd, "until-end", false, "end, audit and report when the stream has been learned")
 	return cmd
@@ -291,7 +293,7 @@ func (u *upSettings) cluster(ctx context.Context, t *terminal, j *job, h *home) 
 		return runCoordinator(life, coordinatorSettings{
 			store: h.store, name: "coordinator", listener: h.listener, advertise: h.listener.Addr().String(),
 			shards: u.shards, nodesMin: u.nodes, workersMin: u.workers, standbys: u.standbys, moves: u.moves, checkpoints: u.checkpoints,
-			gossip: gossip, logger: t.logger,
+			gossip: gossip, metrics: u.metrics, logger: t.logger,
 		})
 	})
 	start := u.startMembers
