@@ -134,7 +134,9 @@ func (s *Server) take(st coordinator.Status, at time.Time) {
 	seen := make(map[string]bool)
 	for _, m := range st.Models {
 		seen[m.Name] = true
-		s.known[m.Name] += 0
+		if _, there := s.known[m.Name]; !there {
+			s.known[m.Name] = 0
+		}
 		if m.ProgressError != "" {
 			continue // nothing is known, and 0 would be a lie
 		}
